@@ -95,8 +95,8 @@ class SparseBab(SparseSearch):
             default=True,
             later=True,
             idle=("l2", "int8", "curves", "inputs"),
-            help="whether large trees begin with second-order bounds of the last hidden layer, of which there is no "
-            "certificate; not where `proofs` are kept",
+            help="whether large trees begin with second-order bounds of the last hidden layer; not where `proofs` are "
+            "kept, in which they are not stored",
         ),
     }
 

@@ -15,9 +15,9 @@ with c_j max(z, 0) >= m_j z - p_j z² + d_j wherever bounds and sign allow z to 
     -p z² = p ζ² - 2 p ζ z - p (z - ζ)².
 
 If the sum of p_j R_jᵀ R_j is at most a diagonal D, as symmetric matrices are ordered, and ζ_j = R_j · v + k_j for some
-v, the sum of p_j (z_j - ζ_j)² is at most that of D_i (w_i - v_i)². So f is at least the sum of C, d_j + p_j ζ_j² + s_j k_j
-with s_j = m_j - 2 p_j ζ_j, and for each i the least of G_i w - D_i (w - v_i)² on [-1, 1], where G = g + sum of s_j R_j:
-that is concave, so least at an end.
+v, the sum of p_j (z_j - ζ_j)² is at most that of D_i (w_i - v_i)². So f is at least the sum of C, of d_j + p_j ζ_j² +
+s_j k_j with s_j = m_j - 2 p_j ζ_j, and for each i of the least of G_i w - D_i (w - v_i)² on [-1, 1], where G is g plus
+the sum of s_j R_j: that is concave, so least at an end.
 """
 
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from .files import RefusedError, need
 LARGEST_ROWS, _LEAST, _FARTHEST = 2**25, 1e-13, 8.0
 
 
-class Choice(NamedTuple):
+class CurvedChoice(NamedTuple):
     """What a file chooses: m and p, [n]; D and v, [W]. Any numbers will do."""
 
     m: Any
@@ -109,7 +109,7 @@ class Forms:
         behind = [errors[at].T for at in self._slopes]
         return np.concatenate([coefficients, *behind], axis=1), constants, off, errors[self._site].T
 
-    def least(self, signs: Any, choice: Choice) -> float:
+    def least(self, signs: Any, choice: CurvedChoice) -> float:
         """Returns a lower bound of the combination over the part.
 
         A neuron's z is y + δ with y = R · w + k, |y| <= reach and |δ| <= error: so m z >= m y - |m| error, and

@@ -13,7 +13,7 @@ from .bounds import Bounds
 from .files import RefusedError, Stream, UnreadableError, need, read
 from .network import read_network
 from .nodes import Network, dense
-from .parabolas import Choice, Forms
+from .parabolas import CurvedChoice, Forms
 from .vnnlibfile import Case, read_property
 from .witness import evaluated
 
@@ -21,7 +21,7 @@ LEAF, SPLIT, CUT, BOUNDS, PARABOLAS = range(5)
 #: Splits above a leaf; bounds within bounds; bytes of a property's text; numbers in an array of a walk.
 LARGEST_DEPTH, LARGEST_NESTING, LARGEST_TEXT, _LARGEST_BATCH = 1000, 32, 2**27, 2**19
 #: What D is where a certificate says nothing of a neuron, and functions of a part that are kept.
-_UNTOLD, _KEPT = 2.0**-20, 8
+_DEFAULT_D, _KEPT = 2.0**-20, 8
 #: How slopes are stored, and what 1 is.
 _SLOPES = {1: ("u1", 255.0), 2: ("<u2", 65535.0), 4: ("<f4", np.float64(1.0))}
 
@@ -174,47 +174,47 @@ class Tree:
 
     def _curved(self, region: Region, first: int, last: int) -> None:
         """Bounds a leaf by parabolas, see there: the file chooses for what it has slots for, and any choice will do."""
-        bounds, file, slots = region.bounds, self._file, region.bounds.slots
-        either = {at: (bounds.lower[at] < 0) & (bounds.upper[at] > 0) for at in self._sites}
-        need(any(map(np.any, either.values())), "the certificate has parabolas where no neuron is of either sign")
-        site = max(at for at in self._sites if either[at].any())
-        before, inputs = [at for at in self._sites if at < site], len(region.low)
+        bounds, file, inputs = region.bounds, self._file, len(region.low)
+        either = [at for at in self._sites if ((bounds.lower[at] < 0) & (bounds.upper[at] > 0)).any()]
+        need(either, "the certificate has parabolas where no neuron is of either sign")
+        site, weights = either[-1], np.zeros((1, len(self._case.rows)))
+        before, (width, own) = [at for at in self._sites if at < site], bounds.slots[site]
         splits = [split for split in region.splits if split[0] < site]
-        weights = np.zeros((1, len(self._case.rows)))
         weights[0, first:last] = file.take("<f4", last - first)
-        told = self._slopes(1, sum(len(own) for _, own in slots.values()))
-        width, own = slots[site]
-        m, p = file.take("<f4", 2 * (len(own) + len(splits))).reshape(2, -1).astype(np.float64)
-        D, v = (file.take(kind, inputs + width).astype(np.float64) for kind in ("<f4", "<f2"))
+        file_slopes = self._slopes(1, sum(len(neurons) for _, neurons in bounds.slots.values()))
+        counts = len(own) + len(splits), inputs + width
+        kinds = (("<f4", counts[0]), ("<f4", counts[0]), ("<f4", counts[1]), ("<f2", counts[1]))
+        m, p, D, v = (file.take(kind, count).astype(np.float64) for kind, count in kinds)
         whole = ((weights >= 0) & (weights < 1e30)).all() and np.isfinite(np.concatenate([m, p, D, v])).all()
         need(whole, "the certificate has a multiplier outside [0, 1e30), or one that is no number")
         key = (id(bounds), *(part.tobytes() for part in (weights, region.low, region.high)), *splits)
-        key += () if told is None else (told.tobytes(),)
+        key += () if file_slopes is None else (file_slopes.tobytes(),)
         if key not in self._forms:
             if len(self._forms) == _KEPT:
                 self._forms.pop(next(iter(self._forms)))
-            slopes = {at: bounds.slopes(at, told)[:, 0] for at in before}
+            slopes = {at: bounds.slopes(at, file_slopes)[:, 0] for at in before}
             forms = Forms(bounds, site, slopes, splits, weights, (region.low, region.high), self._batch)
+            # With its bounds, whose number no others can have as long as they are there.
             self._forms[key] = bounds, forms
         forms = self._forms[key][1]
-        signs, c = np.zeros(len(bounds.lower[site])), forms.row[3]
+        # What the file doesn't know of is nearly of one sign: a line of slope 0 or 1 will do.
+        signs, c = np.zeros((2, len(bounds.lower[site])))
+        c[forms.free[site]] = forms.row[3]
         for _, neuron, sign in (split for split in region.splits if split[0] == site):
             signs[neuron] = sign
-        # What the file doesn't say has slopes of 0 or 1.
-        free = forms.free[site]
-        every = np.zeros((2, len(signs)))
-        every[0, free] = np.where(bounds.upper[site][free] >= -bounds.lower[site][free], c, 0.0)
-        every[:, own] = m[: len(own)], p[: len(own)]
-        m, p = np.concatenate([every[:, free], [m[len(own) :], p[len(own) :]]], axis=1)
+        line = np.where(bounds.upper[site] >= -bounds.lower[site], c, 0.0)
+        values = np.stack([signs, line, 0 * line])
+        values[1:, own] = m[: len(own)], p[: len(own)]
+        splits_own = np.stack([[sign for _, _, sign in splits], m[len(own) :], p[len(own) :]])
+        signs, m, p = np.concatenate([values[:, forms.free[site]], splits_own], axis=1)
         parts = [np.stack([D[:inputs], v[:inputs]])]
         for at in before:
-            start, own = slots[at]
-            every = np.tile([[_UNTOLD], [0.0]], len(bounds.lower[at]))
-            every[:, own] = D[inputs + start :][: len(own)], v[inputs + start :][: len(own)]
-            parts.append(every[:, forms.free[at]])
+            start, own = bounds.slots[at]
+            values = np.tile([[_DEFAULT_D], [0.0]], len(bounds.lower[at]))
+            values[:, own] = np.stack([D, v])[:, inputs + start :][:, : len(own)]
+            parts.append(values[:, forms.free[at]])
         D, v = np.concatenate(parts, axis=1)
-        signs = np.concatenate([signs[free], [sign for _, _, sign in splits]])
-        self._proved(forms.least(signs, Choice(m, p, D, v)), weights)
+        self._proved(forms.least(signs, CurvedChoice(m, p, D, v)), weights)
 
     def _settle(self, leaves: list[tuple[Any, ...]]) -> None:
         """Bounds leaves: a sum of the rows times weights >= 0 that is above 0 shows that one of them is above 0.

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx.numpy_helper
@@ -19,6 +20,7 @@ from prunecert.verifiers.checker.network import read_network
 from prunecert.verifiers.checker.vnnlibfile import read_property
 from prunecert.verifiers.formats.vnnlib import write
 from prunecert.verifiers.sparse.bab.outcome import Limits
+from prunecert.verifiers.sparse.bab.quadratic import attempt
 from prunecert.verifiers.sparse.certificates import Certifier
 from prunecert.verifiers.sparse.proofs.certificate import CaseProof
 from tests.soundness.networks import Array, Network
@@ -40,13 +42,19 @@ class Files:
         digests = [hashlib.sha256(path.read_bytes()).digest() for path in (self.onnx, self.vnnlib)]
         return HEAD.pack(MAGIC, VERSION, answer, *digests) + zlib.compress(body, 1)
 
-    def proof(self) -> CaseProof:
+    def curved_proof(self) -> CaseProof:
+        """Returns one that has trees by second-order bounds, however large, wherever they are possible."""
+        limits = Limits(attack_steps=0, tighten_after=1, second_order=True)
+        with mock.patch.multiple(attempt, _WORTH=1e6, _SHARES=(0.7, 0.7), _MOST=(2000, 2000)):
+            return self.proof(limits)
+
+    def proof(self, limits: Limits | None = None) -> CaseProof:
         """Returns the proof that the engine finds."""
         certifier = Certifier(self.onnx)
         network = read_network(self.onnx.read_bytes())
         sizes = network.nodes[0].size, network.nodes[network.output].size
         (case,) = read_property(self.vnnlib.read_bytes(), *sizes)
-        proof, _ = certifier._case(case, np.inf, Limits(attack_steps=0))
+        proof, _ = certifier._case(case, np.inf, limits or Limits(attack_steps=0))
         assert isinstance(proof, CaseProof)
         return proof
 

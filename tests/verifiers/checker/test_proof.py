@@ -14,13 +14,15 @@ from prunecert.verifiers.checker.network import read_network
 from prunecert.verifiers.checker.proof import LARGEST_DEPTH, LARGEST_NESTING, SPLIT, Tree
 from prunecert.verifiers.checker.vnnlibfile import read_property
 from prunecert.verifiers.sparse.certificates import Certifier
-from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Leaf, SiteBounds, Split
+from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Leaf, Parabolas, SiteBounds, Split
 from tests.soundness.networks import Network
 from tests.soundness.questions import FAMILIES
-from tests.verifiers.checker import attacks, kit
+from tests.verifiers.checker import attacks, curved_attacks, kit
 
 #: Families whose proofs have splits.
 SPLITTING = ("conv-skip", "skip", "conv")
+#: Families whose proofs have trees by parabolas.
+CURVED = ("skip", "conv-pruned-70")
 #: Corrupted certificates of each kind and family in the slow test.
 EACH = 25
 
@@ -33,6 +35,7 @@ SAMPLES = {
     "cuts": ("unsat", 7),
     "two-boxes": ("unsat", 3),
     "witness": ("sat", 0),
+    "parabolas": ("unsat", 15),
 }
 
 
@@ -61,16 +64,18 @@ def sides(family: str) -> tuple[kit.Files, list[kit.Files]]:
     return true[-1], [files for files in every if files.question.margin.high < 0]
 
 
-def corrupted(family: str, each: int, folder: Path) -> dict[str, int]:
+def corrupted(family: str, each: int, folder: Path, *, curved: bool = False) -> dict[str, int]:
     """Corrupts a proof in every way so often; returns how many were refused for a false property, by kind."""
     true, false = sides(family)
-    proof, rng = true.proof(), np.random.default_rng(7)
-    assert any(isinstance(entry, Split) for tree in proof.trees for entry in tree)
+    proof, rng = true.curved_proof() if curved else true.proof(), np.random.default_rng(7)
+    kind_of_entry = Parabolas if curved else Split
+    assert any(isinstance(entry, kind_of_entry) for tree in proof.trees for entry in tree)
     assert verdict(true, true.certificate(proof.encoded()), folder) == "unsat"
-    refused = dict.fromkeys(attacks.KINDS, 0)
-    for kind in attacks.KINDS:
+    ways = curved_attacks if curved else attacks
+    refused = dict.fromkeys(ways.KINDS, 0)
+    for kind in ways.KINDS:
         for number in range(each):
-            body = attacks.attacked(kind, proof, rng)
+            body = ways.attacked(kind, proof, rng)
             files = false[number % 2]
             answer = verdict(files, files.certificate(body), folder)
             assert answer != "unsat", f"{kind}: a proof of what is false"
@@ -84,6 +89,10 @@ def test_no_corrupted_certificate_proves_what_is_false(tmp_path: Path) -> None:
     refused = corrupted("conv-skip", 2, tmp_path)
     assert len(refused) >= 20
     assert sum(refused.values()) == 2 * len(attacks.KINDS)
+
+
+def test_no_corrupted_proof_by_parabolas_proves_what_is_false(tmp_path: Path) -> None:
+    assert sum(corrupted("skip", 1, tmp_path, curved=True).values()) == len(curved_attacks.KINDS) >= 30
 
 
 @pytest.mark.parametrize("family", SPLITTING)
@@ -112,11 +121,22 @@ def test_none_of_thousands_of_corrupted_certificates_proves_what_is_false(family
     assert sum(corrupted(family, EACH, tmp_path).values()) == EACH * len(attacks.KINDS)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", CURVED)
+def test_none_of_thousands_of_corrupted_proofs_by_parabolas_proves_what_is_false(family: str, tmp_path: Path) -> None:
+    assert sum(corrupted(family, EACH, tmp_path, curved=True).values()) == EACH * len(curved_attacks.KINDS)
+
+
 def test_the_page_says_how_many_were_corrupted() -> None:
     page = (Path(__file__).parents[3] / "docs" / "certificates.md").read_text()
-    count = EACH * len(attacks.KINDS) * len(SPLITTING)
-    assert count >= 2000
-    assert f"{count:,} certificates of {len(attacks.KINDS)} kinds of corruption" in page
+    words = " ".join(page.split())
+    for kinds, families, what in (
+        (attacks.KINDS, SPLITTING, "certificates of {} kinds of corruption"),
+        (curved_attacks.KINDS, CURVED, "of {} kinds from proofs by parabolas"),
+    ):
+        count = EACH * len(kinds) * len(families)
+        assert count >= 2000
+        assert f"{count:,} {what.format(len(kinds))}" in words
 
 
 @pytest.mark.parametrize("family", SPLITTING)

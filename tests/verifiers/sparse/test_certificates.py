@@ -23,7 +23,7 @@ from prunecert.verifiers.sparse.certificates import Certifier
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.onnx.reader import read_network as read_sparse
-from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Split
+from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Parabolas, Split
 from tests.soundness.networks import Network
 from tests.verifiers.checker import kit
 
@@ -244,17 +244,54 @@ def test_a_tree_that_was_not_kept_is_no_proof() -> None:
     assert (written.status, written.how) == (Status.UNSAT, "bab")
 
 
-def test_what_second_order_bounds_prove_is_certified_by_another_search() -> None:
-    files = largest("skip")
+def curved(files: kit.Files) -> Search:
+    """Returns a search that second-order bounds have ended, over first and over improved hidden bounds."""
     layers, question = read_sparse(files.onnx), files.question
     limits = Limits(attack_steps=0, tighten_after=1, second_order=True)
     box = question.lower, question.upper, question.spec
     finished = Search(Engine(layers), Checker(layers), *box, limits, time.monotonic() + 60)
     assert finished.run().status is Status.UNSAT
+    return finished
+
+
+def test_what_second_order_bounds_prove_is_certified_by_their_own_trees(tmp_path: Path) -> None:
+    files = largest("skip")
+    finished = curved(files)
     assert finished.branched is not None
-    assert finished.branched.second_order.closed
+    (proof,) = finished.branched.second_order.proofs.values()
+    # One alternative was closed before hidden bounds were improved, the other one after that.
+    assert not proof.improved
+    assert finished.branched.tightened
+    assert finished.leaves
+    written, content = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 0.0, finished=[finished])
+    assert (written.status, written.how) == (Status.UNSAT, "bab")
+    (tmp_path / "proof").write_bytes(content)
+    report = check(tmp_path / "proof", files.onnx, files.vnnlib)
+    assert (report.answer, report.leaves) == ("unsat", len(proof.tree.leaves) + sum(map(len, finished.leaves)))
+
+
+@pytest.mark.parametrize("family", ["skip", "conv-pruned-70"])
+def test_trees_by_second_order_bounds_hold_with_all_their_parts(family: str, tmp_path: Path) -> None:
+    files = largest(family)
+    proof = files.curved_proof()
+    counts = [sum(isinstance(entry, Parabolas) for entry in tree) for tree in proof.trees]
+    assert sum(counts) > 2
+    target = tmp_path / "proof"
+    target.write_bytes(files.certificate(proof.encoded()))
+    report = check(target, files.onnx, files.vnnlib)
+    assert (report.answer, report.leaves >= sum(counts)) == ("unsat", True)
+
+
+def test_a_second_order_tree_that_was_not_kept_is_no_proof() -> None:
+    files = largest("skip")
+    finished = curved(files)
+    assert finished.branched is not None
+    for proof in finished.branched.second_order.proofs.values():
+        proof.tree.most_mb = 0.0
+        proof.tree.prove(0, proof.tree.leaves[0])
     writer = certified_trees.TreeWriter(files.onnx, read_network(files.onnx.read_bytes()), None)
-    with pytest.raises(certified_trees.UncertifiedError, match="second-order bounds, of which no tree is kept"):
+    with pytest.raises(certified_trees.UncertifiedError, match="takes more than a tenth of its memory"):
         writer._tree(finished)
-    written, _ = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, limits, finished=[finished])
+    # Another search is made.
+    written, _ = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=[finished])
     assert (written.status, written.how) == (Status.UNSAT, "bab")

@@ -32,8 +32,8 @@ class Limits:
             an estimate says that it will do, else ReLUs.
         share_from: Multiply-adds of a walk through all layers, for each pixel and unstable neuron, from which subtrees
             of a large tree share lines (`lines`).
-        second_order: Whether the last hidden layer's second-order bounds are tried where a tree becomes large; of what
-            they prove no tree is kept.
+        second_order: Whether the last hidden layer's second-order bounds are tried where a tree becomes large; what
+            they prove is kept for certificates, and not for other networks.
         every: Whether alternatives that CROWN proves are taken for open, so that the search leaves a tree of each.
     """
 
