@@ -11,7 +11,7 @@ from prunecert.verifiers.sparse.bab.composed import Composed
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.prover import Prover
-from prunecert.verifiers.sparse.bab.quadratic.kept_tree import KeptProof
+from prunecert.verifiers.sparse.bab.quadratic.kept_tree import KeptProof, stored
 from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject, TreeOutcome
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
@@ -140,7 +140,6 @@ def subject_of(checker: Checker, root: Root, composed: Composed, prover: Prover,
     look = composed.dual.look(whole)
     # Where a coefficient is below 0 the chord, elsewhere what the search has found.
     slopes = np.where(look.lam[0] < 0, composed.dual.slope, whole.alpha[0]).astype(np.float64)
-    # As a certificate stores them; it makes no difference to speak of.
-    slopes = np.rint(np.clip(slopes, 0.0, 1.0) * 255.0) / 255.0
+    slopes = stored(slopes)
     rows, constants = prover.combined(whole)
     return Subject(checker, root.bounds, composed.net, rows[0], float(constants[0]), slopes)

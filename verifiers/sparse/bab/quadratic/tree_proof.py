@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from prunecert.verifiers.sparse.bab.quadratic.kept_tree import KeptLeaf, KeptProof
+from prunecert.verifiers.sparse.bab.quadratic.kept_tree import PRECISION, KeptLeaf, KeptProof
 from prunecert.verifiers.sparse.proofs.certificate import Entry, Parabolas, Slopes, Split
 
 
@@ -37,5 +37,5 @@ def _leaf(proof: KeptProof, leaf: KeptLeaf) -> Parabolas:
     for whole, part in ((D, leaf.D), (v, leaf.v)):
         whole[proof.varying] = part[:count]
         whole[proof.inputs :] = part[count:]
-    slopes = Slopes(proof.slopes[None].astype(np.float32), 0)
+    slopes = Slopes(proof.slopes[None].astype(np.float32), PRECISION)
     return Parabolas(proof.weights.astype(np.float32), slopes, leaf.m, leaf.p, D, v)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunecert.verifiers.sparse.bab.quadratic.kept_tree import KeptLeaf, KeptTree
+from prunecert.verifiers.sparse.bab.quadratic.kept_tree import PRECISION, KeptLeaf, KeptTree, stored
 from prunecert.verifiers.sparse.bab.quadratic.last_layer import FAR, LEAST, Multipliers
+from prunecert.verifiers.sparse.proofs.certificate import Slopes
 
 
 def leaf(size: int = 3) -> KeptLeaf:
@@ -20,6 +21,15 @@ def test_numbers_are_kept_as_they_are_stored() -> None:
         np.testing.assert_allclose(getattr(kept.multipliers, name)[0], np.minimum(getattr(dual, name)[0], FAR), 1e-3)
     # What nothing depends on costs next to nothing, and not less than a bound may take off for it.
     assert 0 < kept.multipliers.D[1] <= LEAST * (1 + 1e-6)
+
+
+def test_slopes_survive_being_stored() -> None:
+    slopes = stored(np.concatenate([[-0.1, 0.0, 1.0, 1.2], np.random.default_rng(0).random(1000)]))
+    written = Slopes(slopes[None].astype(np.float32), PRECISION).encoded()
+    # As the checker reads them.
+    assert np.array_equal(np.frombuffer(written[1:], dtype="<u2") / 65535.0, slopes)
+    assert slopes.min() == 0.0
+    assert slopes.max() == 1.0
 
 
 def test_parts_are_numbered_and_leaves_found_again() -> None:
