@@ -1,12 +1,13 @@
-"""Leaves by parabolas: the last ReLUs that may be on either side, all at once, as functions of numbers in [-1, 1].
+"""Leaves by parabolas: ReLUs of one node, all at once, as functions of numbers in [-1, 1].
 
-**Forms.** With x = c + r t, and each ReLU before `site`, the last node with neurons of either sign, on one line,
+**Forms.** With x = c + r t, and each ReLU before `site`, a node that feeds ReLUs, on one line,
 
     max(z, 0) = a z + h (1 + e),        t and e in [-1, 1],
 
 whatever the sign of its coefficient, all rows are affine functions of one vector w of such numbers, but for the ReLUs
 of `site` itself. For a in [0, 1] max(z, 0) - a z is convex and 0 or more, so at most what it is at the ends of z's
-bounds; 2 h is no less than that, so that there is such an e for each z, the same in all rows.
+bounds; 2 h is no less than that, so that there is such an e for each z, the same in all rows. Of neurons that a file
+has no slots for, h e is an error of at most h.
 
 **Leaf.** Let f = g · w + C + sum of c_j max(z_j, 0) be a combination of an unsafe set's rows; z_j = R_j · w + k_j are
 the neurons of `site`, and those before it whose signs are split, with c_j = 0. For any m_j and p_j >= 0 there is a d_j
@@ -20,6 +21,7 @@ s_j k_j with s_j = m_j - 2 p_j ζ_j, and for each i of the least of G_i w - D_i 
 the sum of s_j R_j: that is concave, so least at an end.
 """
 
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +29,8 @@ import numpy as np
 from .bounds import HUGE, TINY, UNIT, Bounds, gamma
 from .files import RefusedError, need
 
-#: Most numbers in all rows; the least D, and how far v may be from 0.
-LARGEST_ROWS, _LEAST, _FARTHEST = 2**25, 1e-13, 8.0
+#: Most numbers in all rows, and neurons with p > 0; the least D, and how far v may be from 0.
+LARGEST_ROWS, LARGEST_CURVED, _LEAST, _FARTHEST = 2**25, 2**11, 1e-13, 8.0
 
 
 class CurvedChoice(NamedTuple):
@@ -43,11 +45,13 @@ class CurvedChoice(NamedTuple):
 class Forms:
     """A combination of the last node's rows over a part of a region, as a function of W numbers in [-1, 1].
 
+    W are the inputs and the neurons before `site` that have slots; n the neurons of `site` that have, and the splits.
+
     Args:
         bounds: Over the region.
-        site: The last node that feeds ReLUs and has neurons of either sign.
-        slopes: For all nodes before it that feed ReLUs: a, [size], each in [0, 1].
-        splits: (node, neuron, sign) of neurons of these; the part lies within all splits.
+        site: A node that feeds ReLUs.
+        slopes: For it and all nodes before it that feed ReLUs: a, [size], each in [0, 1].
+        splits: (node, neuron, sign) of neurons before `site`, those of a node together; the part lies within them.
         row: The combination, [1, size].
         box: Corners of a box round the part.
         batch: Rows to walk from at once.
@@ -57,23 +61,19 @@ class Forms:
         self, bounds: Bounds, site: int, slopes: dict[int, Any], splits: Any, row: Any, box: Any, batch: int
     ) -> None:
         self._bounds, self._site, self._slopes, self._box = bounds, site, slopes, box
-        signs = {at: np.zeros(len(bounds.lower[at])) for at in (*slopes, site)}
+        self._signs = {at: np.zeros(len(slope)) for at, slope in slopes.items()}
         for at, neuron, sign in splits:
-            signs[at][neuron] = sign
-        self._signs = signs
-        #: Neurons of either sign; of nodes before `site` those whose signs are not split.
-        self.free = {
-            at: np.flatnonzero((bounds.lower[at] < 0) & (bounds.upper[at] > 0) & (sign == 0))
-            for at, sign in signs.items()
-        }
-        own = self.free[site]
-        width = len(box[0]) + sum(len(self.free[at]) for at in slopes)
-        need((len(own) + len(splits) + 1) * width <= LARGEST_ROWS, "the rows of parabolas are too large")
-        places = [(site, some) for some in np.split(own, range(batch, len(own), batch))]
-        places += [(at, np.array([neuron])) for at, neuron, _ in splits]
+            self._signs[at][neuron] = sign
+        self._slots = {at: bounds.slots[at][1] for at in slopes}
+        own = [(site, self._slots[site])]
+        own += [(at, np.array([neuron for _, neuron, _ in some])) for at, some in groupby(splits, lambda part: part[0])]
+        counts = sum(len(index) for _, index in own), len(box[0]) + sum(map(len, self._slots.values()))
+        self.size = (counts[0] + 1) * counts[1]
+        need(self.size <= LARGEST_ROWS, "the rows of parabolas are too large")
+        places = [(at, some) for at, index in own for some in np.split(index, range(batch, len(index), batch))]
         parts = [self._walked(at, _units(index, len(bounds.lower[at]))) for at, index in places]
         self._rows, self._constants, self._errors, _ = (np.concatenate(part) for part in zip(*parts, strict=True))
-        ends = zip(*((bounds.lower[at][index], bounds.upper[at][index]) for at, index in places), strict=True)
+        ends = zip(*((bounds.lower[at][index], bounds.upper[at][index]) for at, index in own), strict=True)
         self._low, self._high = (np.concatenate(part) for part in ends)
         #: Of the combination: g, C, its error, and c of `site`'s neurons.
         self.row = [part[0] for part in self._walked(len(bounds.lower) - 1, row)]
@@ -82,31 +82,39 @@ class Forms:
         """Returns rows [B, size] of a node's value as functions of w, constants, errors, and the c of `site`'s neurons.
 
         λ max(z, 0) is λ z where z >= 0, 0 where z <= 0, else λ a z + λ h + λ h e. Each product is off by a unit, the
-        first one, in which a is at most 1, times |z|; of the constants' long sum `every` is charged.
+        first one, in which a is at most 1, times |z|. Of all that is added up, constants, coefficients of e and of
+        `site`'s ReLUs, `every` times the magnitudes is charged. Neurons after `site` have a max(z, 0) of 0 at least and
+        of their bound at most.
         """
-        bounds, free = self._bounds, self.free
-        errors = {at: np.zeros((len(index), len(rows))) for at, index in free.items()}
+        bounds, places = self._bounds, {at: np.full(len(slope), -1) for at, slope in self._slopes.items()}
+        for at, index in self._slots.items():
+            places[at][index] = np.arange(len(index))
+        errors = {at: np.zeros((len(index), len(rows))) for at, index in self._slots.items()}
 
         def lines(at: int, mu: Any, live: Any) -> tuple[Any, Any, Any, Any]:
             live, mu = (part[bounds.upper[at][live] > 0] for part in (live, mu))
+            sign = self._signs[at][live] if at < self._site else np.zeros(len(live))
+            free = (bounds.lower[at][live] < 0) & (sign == 0)
+            index, lam, through = live[free], mu[free], np.where((sign < 0)[:, None], 0.0, mu)
+            low, high = bounds.lower[at][index], bounds.upper[at][index]
             if at > self._site:
-                return mu, live, 0.0, 0.0
-            mine = np.isin(live, free[at])
-            index, lam = live[mine], mu[mine]
-            place = np.searchsorted(free[at], index)
-            if at == self._site:
-                errors[at][place] += lam
-                return np.where(mine[:, None], 0.0, mu), live, 0.0, 0.0
-            low, high, slope = bounds.lower[at][index], bounds.upper[at][index], self._slopes[at][index]
+                through[free] = 0.0
+                return through, live, 0.0, high @ abs(lam)
+            slope, place = self._slopes[at][index], places[at][index]
             half = 0.5 * (1 + 8 * UNIT) * np.maximum(-slope * low, (1 - slope) * high) + TINY
-            above, mu = half[:, None] * lam, np.where(self._signs[at][live, None] < 0, 0.0, mu)
-            errors[at][place] += above
-            mu[mine] = slope[:, None] * lam
-            charge = (2 * UNIT * np.maximum(-low, high) + (bounds.every + 4 * UNIT) * half) @ abs(lam)
-            return mu, live, above.sum(axis=0), charge
+            above, charge = half[:, None] * lam, (2 * UNIT * np.maximum(-low, high) + 2 * bounds.every * half)
+            through[free] = slope[:, None] * lam
+            known = place >= 0
+            if at == self._site:
+                errors[at][place[known]] += lam[known]
+                through[np.flatnonzero(free)[known]], above[known], half[known] = 0.0, 0.0, bounds.every * high[known]
+            else:
+                errors[at][place[known]] += above[known]
+                half[known] *= 4 * UNIT
+            return through, live, above.sum(axis=0), (charge + half) @ abs(lam)
 
         coefficients, constants, off = bounds.forms(start, rows, lines, *self._box)
-        behind = [errors[at].T for at in self._slopes]
+        behind = [errors[at].T for at in self._slopes if at < self._site]
         return np.concatenate([coefficients, *behind], axis=1), constants, off, errors[self._site].T
 
     def least(self, signs: Any, choice: CurvedChoice) -> float:
@@ -176,6 +184,7 @@ def _excess(rows: Any, p: Any, D: Any) -> float:
     L, 1 - A = L Lᵀ + rest; the rest is at least minus its norm, as computed, but for γ times the terms of its sums.
     """
     mine = np.flatnonzero(p > 0)
+    need(len(mine) <= LARGEST_CURVED, "too many neurons have parabolas")
     B = rows[mine] * (np.sqrt(p[mine]) * (1 + 4 * UNIT))[:, None] * (1 / np.sqrt(D) * (1 + 8 * UNIT))
     A, one = B @ B.T, np.eye(len(mine))
     A, trace = 0.5 * (A + A.T), 1.001 * np.trace(A)

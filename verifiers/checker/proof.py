@@ -13,15 +13,13 @@ from .bounds import Bounds
 from .files import RefusedError, Stream, UnreadableError, need, read
 from .network import read_network
 from .nodes import Network, dense
-from .parabolas import CurvedChoice, Forms
+from .parabolas import LARGEST_ROWS, CurvedChoice, Forms
 from .vnnlibfile import Case, read_property
 from .witness import evaluated
 
 LEAF, SPLIT, CUT, BOUNDS, PARABOLAS = range(5)
 #: Splits above a leaf; bounds within bounds; bytes of a property's text; numbers in an array of a walk.
 LARGEST_DEPTH, LARGEST_NESTING, LARGEST_TEXT, _LARGEST_BATCH = 1000, 32, 2**27, 2**19
-#: What D is where a certificate says nothing of a neuron, and functions of a part that are kept.
-_DEFAULT_D, _KEPT = 2.0**-20, 8
 #: How slopes are stored, and what 1 is.
 _SLOPES = {1: ("u1", 255.0), 2: ("<u2", 65535.0), 4: ("<f4", np.float64(1.0))}
 
@@ -173,48 +171,36 @@ class Tree:
                 todo.append(self._bounded(region))
 
     def _curved(self, region: Region, first: int, last: int) -> None:
-        """Bounds a leaf by parabolas, see there: the file chooses for what it has slots for, and any choice will do."""
+        """Bounds a leaf by parabolas, see there: whatever the file chooses, what is computed from it holds."""
         bounds, file, inputs = region.bounds, self._file, len(region.low)
-        either = [at for at in self._sites if ((bounds.lower[at] < 0) & (bounds.upper[at] > 0)).any()]
-        need(either, "the certificate has parabolas where no neuron is of either sign")
-        site, weights = either[-1], np.zeros((1, len(self._case.rows)))
-        before, (width, own) = [at for at in self._sites if at < site], bounds.slots[site]
-        splits = [split for split in region.splits if split[0] < site]
+        site, weights = int(file.take("<u4")[0]), np.zeros((1, len(self._case.rows)))
+        need(site in self._sites, f"the certificate has parabolas at node {site}, which feeds no ReLU")
         weights[0, first:last] = file.take("<f4", last - first)
-        file_slopes = self._slopes(1, sum(len(neurons) for _, neurons in bounds.slots.values()))
+        slopes = self._slopes(1, sum(len(own) for _, own in bounds.slots.values()))
+        width, own = bounds.slots[site]
+        splits, signs = [split for split in region.splits if split[0] < site], np.zeros(len(bounds.lower[site]))
         counts = len(own) + len(splits), inputs + width
         kinds = (("<f4", counts[0]), ("<f4", counts[0]), ("<f4", counts[1]), ("<f2", counts[1]))
         m, p, D, v = (file.take(kind, count).astype(np.float64) for kind, count in kinds)
         whole = ((weights >= 0) & (weights < 1e30)).all() and np.isfinite(np.concatenate([m, p, D, v])).all()
         need(whole, "the certificate has a multiplier outside [0, 1e30), or one that is no number")
-        key = (id(bounds), *(part.tobytes() for part in (weights, region.low, region.high)), *splits)
-        key += () if file_slopes is None else (file_slopes.tobytes(),)
+        # Those of a node together.
+        order = np.argsort([at for at, _, _ in splits], kind="stable")
+        splits = [splits[k] for k in order]
+        m, p = (np.append(part[: len(own)], part[len(own) :][order]) for part in (m, p))
+        chosen = b"" if slopes is None else slopes.tobytes()
+        key = (id(bounds), site, chosen, *(part.tobytes() for part in (weights, region.low, region.high)), *splits)
         if key not in self._forms:
-            if len(self._forms) == _KEPT:
-                self._forms.pop(next(iter(self._forms)))
-            slopes = {at: bounds.slopes(at, file_slopes)[:, 0] for at in before}
-            forms = Forms(bounds, site, slopes, splits, weights, (region.low, region.high), self._batch)
+            every = {at: bounds.slopes(at, slopes)[:, 0] for at in self._sites if at <= site}
+            forms = Forms(bounds, site, every, splits, weights, (region.low, region.high), self._batch)
             # With its bounds, whose number no others can have as long as they are there.
             self._forms[key] = bounds, forms
-        forms = self._forms[key][1]
-        # What the file doesn't know of is nearly of one sign: a line of slope 0 or 1 will do.
-        signs, c = np.zeros((2, len(bounds.lower[site])))
-        c[forms.free[site]] = forms.row[3]
+            while sum(kept.size for _, kept in self._forms.values()) > LARGEST_ROWS and len(self._forms) > 1:
+                self._forms.pop(next(iter(self._forms)))
         for _, neuron, sign in (split for split in region.splits if split[0] == site):
             signs[neuron] = sign
-        line = np.where(bounds.upper[site] >= -bounds.lower[site], c, 0.0)
-        values = np.stack([signs, line, 0 * line])
-        values[1:, own] = m[: len(own)], p[: len(own)]
-        splits_own = np.stack([[sign for _, _, sign in splits], m[len(own) :], p[len(own) :]])
-        signs, m, p = np.concatenate([values[:, forms.free[site]], splits_own], axis=1)
-        parts = [np.stack([D[:inputs], v[:inputs]])]
-        for at in before:
-            start, own = bounds.slots[at]
-            values = np.tile([[_DEFAULT_D], [0.0]], len(bounds.lower[at]))
-            values[:, own] = np.stack([D, v])[:, inputs + start :][:, : len(own)]
-            parts.append(values[:, forms.free[at]])
-        D, v = np.concatenate(parts, axis=1)
-        self._proved(forms.least(signs, CurvedChoice(m, p, D, v)), weights)
+        signs = np.append(signs[own], [sign for _, _, sign in splits])
+        self._proved(self._forms[key][1].least(signs, CurvedChoice(m, p, D, v)), weights)
 
     def _settle(self, leaves: list[tuple[Any, ...]]) -> None:
         """Bounds leaves: a sum of the rows times weights >= 0 that is above 0 shows that one of them is above 0.

@@ -55,7 +55,7 @@ def drawn_choice(rng: np.random.Generator, forms: Forms) -> CurvedChoice:
 
 def part(rng: np.random.Generator, bounds: Bounds, sites: list[int], values: list[Array]) -> tuple[int, Any, Array]:
     """Returns the site, splits that a point has, and the points that have them all."""
-    site = max(at for at in sites if ((bounds.lower[at] < 0) & (bounds.upper[at] > 0)).any())
+    site = int(rng.choice(sites))
     splits, inside = [], np.ones(len(values[0]), dtype=bool)
     for _ in range(int(rng.integers(4))):
         at = int(rng.choice([at for at in sites if at <= site]))
@@ -74,21 +74,24 @@ def test_bounds_hold_in_rational_arithmetic(seed: int, spread: float) -> None:
     middle, radius = rng.standard_normal(3), 10.0 ** rng.uniform(-2, 0)
     low, high = middle - radius, middle + radius
     bounds = bounded(network, low, high)
-    if not any(((bounds.lower[at] < 0) & (bounds.upper[at] > 0)).any() for at in network.sites):
-        return
     points = np.clip(kit.points(rng, low, high, 16), low, high)
     values = [points]
     for node in network.nodes[1:]:
         values.append(np.maximum(values[-1], 0) if node.relu else node.forward([values[-1]], np.asarray) + node.bias)
     site, splits, inside = part(rng, bounds, network.sites, values)
-    slopes = {at: rng.random(len(bounds.lower[at])) for at in network.sites if at < site}
+    slopes = {at: rng.random(len(bounds.lower[at])) for at in network.sites if at <= site}
+    width = 0
+    for at in network.sites:
+        # Not all neurons, some that are never on either side, and some twice.
+        own = rng.integers(network.nodes[at].size, size=int(rng.integers(9)))
+        bounds.slots[at], width = (width, own), width + len(own)
     row = rng.standard_normal((1, 2))
-    before = [split for split in splits if split[0] < site]
+    before = sorted((split for split in splits if split[0] < site), key=lambda split: split[0])
     forms = Forms(bounds, site, slopes, before, row, (low, high), 3)
     signs = np.zeros(len(bounds.lower[site]))
     for _, neuron, sign in (split for split in splits if split[0] == site):
         signs[neuron] = sign
-    signs = np.concatenate([signs[forms.free[site]], [sign for _, _, sign in before]])
+    signs = np.concatenate([signs[bounds.slots[site][1]], [sign for _, _, sign in before]])
     least = forms.least(signs, drawn_choice(rng, forms))
     for point in points[inside]:
         value = sum(Fraction(float(w)) * v for w, v in zip(row[0], exact(network, point)[-1], strict=True))
@@ -102,7 +105,8 @@ def test_a_concave_row_is_bounded_to_its_least_value() -> None:
     network = Network(nodes, [1], 3)
     low, high = -0.5 * np.ones(2), 0.5 * np.ones(2)
     bounds = bounded(network, low, high)
-    forms = Forms(bounds, 1, {}, [], np.ones((1, 1)), (low, high), 8)
+    bounds.slots = {1: (0, np.arange(2))}
+    forms = Forms(bounds, 1, {1: np.zeros(2)}, [], np.ones((1, 1)), (low, high), 8)
     none = CurvedChoice(np.array([-0.5, -0.5]), np.zeros(2), np.zeros(2), np.zeros(2))
     assert forms.least(np.zeros(2), none) == pytest.approx(-1.5, abs=1e-9)
     # -max(z, 0) >= -z / 2 - z² / 2 - 1 / 8 on [-1, 1], and z² of both is 2 x² summed over inputs.
@@ -156,5 +160,50 @@ def test_rows_that_would_fill_the_memory_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(parabolas, "LARGEST_ROWS", 20)
     network = random_network(np.random.default_rng(0), 0.0)
     low, high = -np.ones(3), np.ones(3)
+    bounds = bounded(network, low, high)
+    bounds.slots = {1: (0, np.arange(6)), 3: (6, np.arange(5))}
     with pytest.raises(ValueError, match="too large"):
-        Forms(bounded(network, low, high), 3, {1: np.ones(6)}, [], np.ones((1, 2)), (low, high), 8)
+        Forms(bounds, 3, {1: np.ones(6), 3: np.ones(5)}, [], np.ones((1, 2)), (low, high), 8)
+
+
+def test_more_parabolas_than_a_matrix_is_made_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parabolas, "LARGEST_CURVED", 3)
+    rows = np.eye(4)
+    _excess(rows, np.array([0.0, 0.1, 0.1, 0.1]), np.ones(4))
+    with pytest.raises(ValueError, match="too many neurons"):
+        _excess(rows, np.full(4, 0.1), np.ones(4))
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+@pytest.mark.parametrize("count", [45, 200])
+def test_coefficients_of_one_neuron_s_many_relus_are_added_up_with_their_rounding(count: int, slots: int) -> None:
+    """Ones between 2^53 and -2^53 are lost when they are summed in float64, all of them."""
+    nodes = [Node([], [1], []), dense(0, np.ones((1, 1)), np.zeros(1))]
+    nodes += [Node([1], [1], [], relu=True) for _ in range(count + 2)]
+    weights = [-(2.0**53), *[-1.0] * count, 2.0**53]
+    nodes.append(Node(list(range(2, count + 4)), [1], weights, 0.75 * count))
+    network = Network(nodes, [1], len(nodes) - 1)
+    low, high = -np.ones(1), np.ones(1)
+    bounds = bounded(network, low, high)
+    bounds.slots = {1: (0, np.arange(slots))}
+    forms = Forms(bounds, 1, {1: np.ones(1)}, [], np.ones((1, 1)), (low, high), 8)
+    choice = CurvedChoice(np.zeros(slots), np.zeros(slots), np.zeros(1), np.zeros(1))
+    # At x = 1 the value is 0.75 count - count.
+    assert forms.least(np.zeros(slots), choice) <= -0.25 * count
+
+
+def test_neurons_that_a_file_has_no_slots_for_cost_their_bounds_and_nothing_where_they_are_dead() -> None:
+    """max(z, 0) of z in [-1e-150, 1e-150], which a layer of zeros has, before the node and after it."""
+    dead = np.zeros((1, 1))
+    nodes = [Node([], [1], []), dense(0, dead, np.zeros(1)), Node([1], [1], [], relu=True)]
+    nodes += [dense(0, np.ones((1, 1)), np.zeros(1)), Node([2, 3], [1], [1.0, 1.0]), Node([4], [1], [], relu=True)]
+    nodes += [dense(5, dead, np.zeros(1)), Node([6], [1], [], relu=True), Node([5, 7], [1], [-1.0, 1.0], 1.0)]
+    network = Network(nodes, [1, 4, 6], 8)
+    low, high = -np.ones(1), np.ones(1)
+    bounds = bounded(network, low, high)
+    assert bounds.upper[6][0] > 0 > bounds.lower[6][0]
+    bounds.slots = {1: (0, np.arange(0)), 4: (0, np.arange(1)), 6: (1, np.arange(0))}
+    forms = Forms(bounds, 4, {1: np.ones(1), 4: np.ones(1)}, [], np.ones((1, 1)), (low, high), 8)
+    chord = CurvedChoice(np.array([-0.5]), np.zeros(1), np.zeros(1), np.zeros(1))
+    # 1 - max(x, 0) by its chord, 1 - (x + 1) / 2.
+    assert forms.least(np.zeros(1), chord) == pytest.approx(0.0, abs=1e-9)

@@ -35,7 +35,7 @@ SAMPLES = {
     "cuts": ("unsat", 7),
     "two-boxes": ("unsat", 3),
     "witness": ("sat", 0),
-    "parabolas": ("unsat", 15),
+    "parabolas": ("unsat", 13),
 }
 
 

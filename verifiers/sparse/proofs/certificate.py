@@ -126,6 +126,7 @@ class Parabolas:
     """A part over which second-order bounds of the last hidden layer prove a combination of the alternative's rows.
 
     Args:
+        node: That layer.
         weights: Of the rows, 0 or more.
         slopes: [1, S] of the lines before that layer, whatever a coefficient's sign; None for the default ones.
         m: Of the layer's neurons in slots, then of the splits above it before that layer, topmost first.
@@ -134,6 +135,7 @@ class Parabolas:
         v: Likewise, float16.
     """
 
+    node: int
     weights: Single
     slopes: Slopes | None
     m: Single
@@ -190,7 +192,7 @@ def _entry(entry: Entry) -> bytes:
         return bytes([BOUNDS]) + b"".join(map(_site, entry.sites))
     if isinstance(entry, Parabolas):
         numbers = [_numbers(part, "<f4") for part in (entry.m, entry.p, entry.D)]
-        head = bytes([PARABOLAS]) + _numbers(entry.weights, "<f4") + _slopes(entry.slopes)
+        head = struct.pack("<BI", PARABOLAS, entry.node) + _numbers(entry.weights, "<f4") + _slopes(entry.slopes)
         return b"".join([head, *numbers, _numbers(entry.v, "<f2")])
     head = struct.pack("<BI", LEAF, entry.stop) + _numbers(entry.weights, "<f4")
     return head + _slopes(entry.slopes) + _numbers(entry.beta, "<f4")

@@ -26,11 +26,11 @@ def entries(proof: KeptProof, places: Mapping[int, int]) -> list[Entry]:
             result.append(Split(places[int(proof.nodes[place])], int(proof.indices[place])))
             todo += [inactive, active]
         else:
-            result.append(_leaf(proof, tree.leaves[part]))
+            result.append(_leaf(proof, tree.leaves[part], places[int(proof.nodes[-1])]))
     return result
 
 
-def _leaf(proof: KeptProof, leaf: KeptLeaf) -> Parabolas:
+def _leaf(proof: KeptProof, leaf: KeptLeaf, node: int) -> Parabolas:
     """Returns an entry: inputs that don't vary have a v and a D of 0, and errors come in the order of slots."""
     count = len(proof.varying)
     D, v = (np.zeros(proof.inputs + len(part) - count, dtype=part.dtype) for part in (leaf.D, leaf.v))
@@ -38,4 +38,4 @@ def _leaf(proof: KeptProof, leaf: KeptLeaf) -> Parabolas:
         whole[proof.varying] = part[:count]
         whole[proof.inputs :] = part[count:]
     slopes = Slopes(proof.slopes[None].astype(np.float32), PRECISION)
-    return Parabolas(proof.weights.astype(np.float32), slopes, leaf.m, leaf.p, D, v)
+    return Parabolas(node, proof.weights.astype(np.float32), slopes, leaf.m, leaf.p, D, v)

@@ -38,6 +38,7 @@ def test_parts_follow_their_splits_active_ones_first_and_numbers_are_where_a_rea
     values = []
     for entry in leaves:
         assert isinstance(entry, Parabolas)
+        assert entry.node == 30
         assert entry.slopes is not None
         np.testing.assert_allclose(entry.slopes.rounded(), [[0.2, 0.4, 1.0]], atol=1e-7)
         values.append(float(entry.m[0]))
