@@ -180,10 +180,11 @@ def test_coefficients_of_one_neuron_s_many_relus_are_added_up_with_their_roundin
     """Ones between 2^53 and -2^53 are lost when they are summed in float64, all of them."""
     nodes = [Node([], [1], []), dense(0, np.ones((1, 1)), np.zeros(1))]
     nodes += [Node([1], [1], [], relu=True) for _ in range(count + 2)]
-    weights = [-(2.0**53), *[-1.0] * count, 2.0**53]
+    weights = [2.0**53, *[-1.0] * count, -(2.0**53)]
     nodes.append(Node(list(range(2, count + 4)), [1], weights, 0.75 * count))
     network = Network(nodes, [1], len(nodes) - 1)
-    low, high = -np.ones(1), np.ones(1)
+    # So that what lies between the ReLU and its line is next to nothing.
+    low, high = np.full(1, -1e-9), np.ones(1)
     bounds = bounded(network, low, high)
     bounds.slots = {1: (0, np.arange(slots))}
     forms = Forms(bounds, 1, {1: np.ones(1)}, [], np.ones((1, 1)), (low, high), 8)
