@@ -296,9 +296,9 @@ class BranchAndBound:
         return batch.take(np.flatnonzero(~good)), certified[~good]
 
     def _keep(self, leaves: Batch) -> None:
-        """Keeps leaves with their dual variables as long as there is room for all."""
+        """Keeps leaves with their dual variables as long as there is room for all, beside what is open."""
         self._kept_mb += leaves.megabytes
-        if self._kept_mb > self._limits.memory_mb:
+        if self._kept_mb + self.pool.megabytes > self._limits.memory_mb:
             self.forgotten = True
             self.leaves.clear()
         elif len(leaves):

@@ -26,7 +26,7 @@ class Limits:
         tighten_steps: Gradient steps for each of them.
         splits: Whether to split; without, this is α-CROWN.
         memory_mb: Most that CROWN's walks, what is left of the network, or open subdomains may take, each; proved
-            subdomains that take more are not kept.
+            subdomains are not kept if they take more together with open ones.
         seed: Of the attack's random starts.
         split: What is split: `relu`, `input` (where sub-boxes can be bounded so), or `auto`: inputs where few vary and
             an estimate says that it will do, else ReLUs.

@@ -207,3 +207,17 @@ def test_leaves_are_kept_while_there_is_room_for_all(tmp_path: Path) -> None:
     assert (len(bab.leaves), bab.forgotten) == (0, True)
     # A proof for other networks would lack them.
     assert bab.pack("hash", Names((), ())) is None
+
+
+def test_leaves_give_way_to_what_is_open(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    batch = question.dual.start([0, 0])
+    bab, _ = start(question, below(question, 0.8), Limits(memory_mb=1e3))
+    bab._keep(batch)
+    bab.pool.put(batch)
+    bab._limits = Limits(memory_mb=bab.pool.megabytes + 2.5 * batch.megabytes)
+    bab._keep(batch)
+    assert (len(bab.leaves), bab.forgotten) == (2, False)
+    bab.pool._grow(10_000, batch)
+    bab._keep(batch)
+    assert (len(bab.leaves), bab.forgotten) == (0, True)
