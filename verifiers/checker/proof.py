@@ -192,7 +192,7 @@ class Tree:
         key = (id(bounds), site, chosen, *(part.tobytes() for part in (weights, region.low, region.high)), *splits)
         if key not in self._forms:
             every = {at: bounds.slopes(at, slopes)[:, 0] for at in self._sites if at <= site}
-            forms = Forms(bounds, site, every, splits, weights, (region.low, region.high), self._batch)
+            forms = Forms(bounds, site, every, splits, weights, (region.low, region.high), 4 * self._batch)
             # With its bounds, whose number no others can have as long as they are there.
             self._forms[key] = bounds, forms
             while sum(kept.size for _, kept in self._forms.values()) > LARGEST_ROWS and len(self._forms) > 1:
