@@ -67,8 +67,8 @@ class Forms:
         self._slots = {at: bounds.slots[at][1] for at in slopes}
         own = [(site, self._slots[site])]
         own += [(at, np.array([neuron for _, neuron, _ in some])) for at, some in groupby(splits, lambda part: part[0])]
-        counts = sum(len(index) for _, index in own), len(box[0]) + sum(map(len, self._slots.values()))
-        self.size = (counts[0] + 1) * counts[1]
+        width = len(box[0]) + sum(len(index) for at, index in self._slots.items() if at < site)
+        self.size = (1 + sum(len(index) for _, index in own)) * width
         need(self.size <= LARGEST_ROWS, "the rows of parabolas are too large")
         places = [(at, some) for at, index in own for some in np.split(index, range(batch, len(index), batch))]
         parts = [self._walked(at, _units(index, len(bounds.lower[at]))) for at, index in places]

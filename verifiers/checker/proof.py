@@ -20,6 +20,8 @@ from .witness import evaluated
 LEAF, SPLIT, CUT, BOUNDS, PARABOLAS = range(5)
 #: Splits above a leaf; bounds within bounds; bytes of a property's text; numbers in an array of a walk.
 LARGEST_DEPTH, LARGEST_NESTING, LARGEST_TEXT, _LARGEST_BATCH = 1000, 32, 2**27, 2**19
+#: Parts whose functions are kept, for leaves that share them.
+_KEPT = 16
 #: How slopes are stored, and what 1 is.
 _SLOPES = {1: ("u1", 255.0), 2: ("<u2", 65535.0), 4: ("<f4", np.float64(1.0))}
 
@@ -195,7 +197,9 @@ class Tree:
             forms = Forms(bounds, site, every, splits, weights, (region.low, region.high), 4 * self._batch)
             # With its bounds, whose number no others can have as long as they are there.
             self._forms[key] = bounds, forms
-            while sum(kept.size for _, kept in self._forms.values()) > LARGEST_ROWS and len(self._forms) > 1:
+            while len(self._forms) > 1 and (
+                len(self._forms) > _KEPT or sum(kept.size for _, kept in self._forms.values()) > LARGEST_ROWS
+            ):
                 self._forms.pop(next(iter(self._forms)))
         for _, neuron, sign in (split for split in region.splits if split[0] == site):
             signs[neuron] = sign

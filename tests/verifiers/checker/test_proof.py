@@ -14,7 +14,7 @@ from prunecert.verifiers.checker.network import read_network
 from prunecert.verifiers.checker.proof import LARGEST_DEPTH, LARGEST_NESTING, SPLIT, Tree
 from prunecert.verifiers.checker.vnnlibfile import read_property
 from prunecert.verifiers.sparse.certificates import Certifier
-from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Leaf, Parabolas, SiteBounds, Split
+from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Cut, Entry, Leaf, Parabolas, SiteBounds, Split
 from tests.soundness.networks import Network
 from tests.soundness.questions import FAMILIES
 from tests.verifiers.checker import attacks, curved_attacks, kit
@@ -154,6 +154,26 @@ def test_a_side_of_a_split_alone_is_no_proof_even_of_what_is_true(family: str, t
     true, _ = sides(family)
     proof = attacks.PROOFS["one side only"](true.proof(), np.random.default_rng(0))
     assert verdict(true, true.certificate(proof.encoded()), tmp_path).startswith("refused: a leaf is not proved")
+
+
+def test_few_functions_of_parts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them holds the bounds of its part, and a file may make as many parts as it has leaves."""
+    true, _ = sides("skip")
+    proof = true.curved_proof()
+    (leaf,) = next(tree for tree in proof.trees if len(tree) == 1)
+    assert isinstance(leaf, Parabolas)
+    low, high = (float(ends[0]) for ends in (true.question.lower, true.question.upper))
+    cuts: list[Entry] = [Cut(0, low + k * (high - low) / 30) for k in range(1, 21)]
+    tree = [entry for one in cuts for entry in (one, leaf)] + [leaf]
+    body = replace(proof, trees=[tree] * len(proof.trees)).encoded()
+    network = read_network(true.onnx.read_bytes())
+    (case,) = read_property(true.vnnlib.read_bytes(), network.nodes[0].size, network.nodes[network.output].size)
+    leaves = []
+    monkeypatch.setattr(Tree, "_proved", lambda self, bound, rows: leaves.append(bound))
+    reader = Tree(Stream(io.BytesIO(true.certificate(body))), network, case)
+    reader.check()
+    assert len(leaves) == 21 * len(proof.trees)
+    assert len(reader._forms) == 16
 
 
 def test_a_part_may_be_bounded_anew_and_an_input_divided(tmp_path: Path) -> None:
