@@ -18,7 +18,7 @@ from prunecert.models.addons.fast_ibp import relu_balance
 from prunecert.models.bounds import interval_margins, propagate, shared_bounds
 from prunecert.models.crown import crown_ibp_margins, symbolic_margins
 from tests.models.conftest import blobs
-from tests.models.test_training import quiet, recipe
+from tests.models.training_kit import quiet, recipe
 
 Array = npt.NDArray[np.float64]
 EPS = 0.03

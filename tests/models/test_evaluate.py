@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from prunecert.models import NETWORKS
 from prunecert.models import evaluate as module
 from prunecert.models.batches import Batches
 from prunecert.models.data import Dataset
@@ -134,3 +136,14 @@ def test_noise_is_the_same_on_every_call_and_of_its_size(data: Dataset, model: n
     assert measured["noisy"] == pytest.approx(0.841, abs=0.025)
     assert evaluate_noise(model, many, 0.11) == measured
     assert evaluate_noise(model, many, 0.11, batch=500) == measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [None, 30])
+def test_evaluation_orders_its_measures(tmp_path: Path, limit: int | None) -> None:
+    torch.manual_seed(0)
+    data: Dataset = blobs(60)
+    result = evaluate(NETWORKS.get("cnn-small")(), data, 0.02, limit=limit)
+    assert result["images"] == (limit or 60)
+    assert result["ibp"] <= result["crown_ibp"] <= result["pgd"] <= result["clean"]
+    assert set(evaluate(NETWORKS.get("vgg16")(), data, 0.02, limit=4)) == {"images", "clean", "pgd"}

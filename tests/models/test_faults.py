@@ -19,7 +19,7 @@ from prunecert.models.pruners.contract import Hooks
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Trainer, read_state
 from tests.models.conftest import blobs
-from tests.models.test_training import quiet, recipe
+from tests.models.training_kit import quiet, recipe
 
 
 def network() -> nn.Sequential:

@@ -16,7 +16,7 @@ from prunecert.models.history import history_file, read_history
 from prunecert.models.pipeline import Pipeline
 from prunecert.models.reports import EpochReport
 from tests.models.conftest import blobs
-from tests.models.test_training import job
+from tests.models.training_kit import job
 
 
 def noisy_net() -> nn.Sequential:

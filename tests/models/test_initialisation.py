@@ -15,7 +15,7 @@ from prunecert.models.bounds import propagate
 from prunecert.models.initialisation import ibp_init
 from prunecert.models.norms import norms_of
 from prunecert.models.training import seed_everything
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 def test_ibp_initialisation_halves_what_takes_from_a_sum_and_may_leave_the_last_layer() -> None:
@@ -84,3 +84,12 @@ def test_a_network_without_a_graph_is_drawn_all_the_same() -> None:
     before = model.get_parameter("0.weight").detach().clone()
     ibp_init(model)
     assert not torch.equal(model.get_parameter("0.weight"), before)
+
+
+def test_ibp_init_has_the_paper_s_variance() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(500, 400)
+    ibp_init(layer)
+    assert float(layer.weight.detach().std()) == pytest.approx((2 * torch.pi) ** 0.5 / 500, rel=0.02)
+    # The mean absolute row sum, halved, is the growth of an interval: 1.
+    assert float(layer.weight.detach().abs().sum(1).mean()) / 2 == pytest.approx(1, rel=0.02)

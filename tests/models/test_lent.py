@@ -16,7 +16,7 @@ from prunecert.models.masks import Masks
 from prunecert.models.pruners.contract import Epoch, Hook, Hooks
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Trainer
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 def lent(folder: Path, objective: str = "ibp", epochs: int = 6) -> tuple[LentTraining, nn.Module]:

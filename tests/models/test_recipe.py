@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from prunecert.errors import UserError
 from prunecert.models.recipe import _LATER, Recipe, _keys
+from tests.models.training_kit import recipe
 
 DEFAULT = Recipe()
 positive = st.floats(1e-6, 10.0)
@@ -166,3 +167,32 @@ def test_with_a_parent_the_ramp_of_pre_training_is_no_matter() -> None:
     assert Recipe.from_dict({"parent": "other", "pretrain_epochs": 5}, "ibp").pretrain_epochs == 5
     with pytest.raises(UserError, match="the ramp must end within pre-training"):
         Recipe.from_dict({"pretrain_epochs": 5}, "ibp")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"learning_rate": 1}, "Unknown key 'learning_rate'"),
+        ({"lr": "fast"}, "lr is 'fast'"),
+        ({"lr": -1.0}, "lr is -1.0; it must be a number above 0"),
+        ({"augment": 1}, "augment is 1; it must be true or false"),
+        ({"crop": -1}, "crop is -1; it must be a whole number from 0"),
+        ({"pretrain_epochs": 2.5}, r"pretrain_epochs is 2\.5"),
+        ({"ramp_epochs": 50}, "more than pretrain_epochs"),
+        ({"average": 1.5}, "average is 1.5; it must be a number from 0 to below 1"),
+        ({"init": "kaiming"}, "Unknown init 'kaiming'"),
+        ({"precision": "float16"}, "Did you mean 'bfloat16'"),
+        ({"allocation": "blanced"}, "Did you mean 'balanced'"),
+        ({"objective": {"kapa_end": 1}}, "Did you mean 'kappa_end'"),
+        ({"objective": {"kappa_end": "a"}}, "must be a number"),
+        ({"objective": 3}, "must be a mapping"),
+    ],
+)
+def test_bad_recipes_are_refused(data: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Recipe.from_dict(data, "ibp")
+
+
+def test_recipes_come_back_from_their_dictionary() -> None:
+    settings = recipe("ibp", objective={"kappa_end": 0.25})
+    assert Recipe.from_dict(settings.to_dict(), "ibp") == settings

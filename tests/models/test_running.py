@@ -19,7 +19,7 @@ from prunecert.models.running import Running, optimizer_of, recall
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Trainer, seed_everything
 from tests.models.conftest import blobs
-from tests.models.test_training import quiet, recipe
+from tests.models.training_kit import quiet, recipe
 
 CPU = torch.device("cpu")
 

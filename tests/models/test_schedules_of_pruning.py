@@ -17,7 +17,7 @@ from prunecert.models.pruners.contract import Step, method_of
 from prunecert.models.pruners.drop_grow import exchange
 from prunecert.models.pruners.iterative import rounds_to
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 #: Weights of the tiny network.
 TOTAL = 6 * 27 + 8 * 6 * 16 + 20 * 128 + 10 * 20

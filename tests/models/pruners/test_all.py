@@ -16,7 +16,7 @@ from prunecert.models.export import export_onnx
 from prunecert.models.lent import offers
 from prunecert.models.pruners.contract import Hook, method_of
 from prunecert.models.pruners.taxonomy import VARIANTS
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 #: Settings with which a few epochs suffice.
 SETTINGS = {

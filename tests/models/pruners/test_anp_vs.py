@@ -15,7 +15,7 @@ from prunecert.models.networks.gated import Gate, gates_of
 from prunecert.models.pruners.anp_vs import features, fold, insert, loss, prune, vulnerability
 from prunecert.models.pruners.contract import Batch
 from tests.models.conftest import Lent, small_residual
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 @pytest.mark.parametrize(("a", "b"), [(-1.0, 0.5413), (1.0, 2.0), (0.0, -0.5)])

@@ -12,7 +12,7 @@ from prunecert.errors import UserError
 from prunecert.models.pruners.ard import prune
 from prunecert.models.pruners.contract import Batch
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from prunecert.models.pruners.boosting import fast, normalised, prune
 from prunecert.models.pruners.contract import Batch
 from prunecert.models.pruners.lwm import global_masks
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 def test_what_is_kept_goes_back_to_its_initial_values(tiny: nn.Module) -> None:

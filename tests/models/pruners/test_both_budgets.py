@@ -15,7 +15,7 @@ from prunecert.models.pruners.allocation import BOTH, allocate, budget
 from prunecert.models.pruners.both_budgets import for_network, parts_by_both, uses
 from prunecert.models.pruners.lwm import prune
 from prunecert.models.recipe import Recipe
-from tests.models.test_training import job
+from tests.models.training_kit import job
 
 #: Of a network like cnn-small, and of one whose linear layer holds nearly everything.
 SHAPES = {"conv1": (16, 3, 4, 4), "conv2": (32, 16, 4, 4), "linear1": (100, 2048), "linear2": (10, 100)}

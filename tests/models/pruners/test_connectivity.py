@@ -16,7 +16,7 @@ from prunecert.models.pruners import connectivity
 from prunecert.models.pruners.connectivity import first_densities, prune, rewire, start
 from prunecert.models.pruners.contract import Step
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 @pytest.mark.parametrize("ratio", [2, 10, 50])

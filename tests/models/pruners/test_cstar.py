@@ -25,7 +25,7 @@ from prunecert.models.pruners.cstar import prune, refuse_beyond
 from prunecert.onnx.count import count_layers, totals
 from prunecert.onnx.factors import composed_weights
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 @pytest.mark.parametrize("ratio", [1, 1.5, 2, 4, 10])

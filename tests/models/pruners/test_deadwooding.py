@@ -17,7 +17,7 @@ from prunecert.models.pruners import deadwooding
 from prunecert.models.pruners.deadwooding import ascend, prune, violation
 from prunecert.models.pruners.lwm import global_masks
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 @given(st.floats(0, 100), st.floats(0, 10), st.floats(-1, 1))

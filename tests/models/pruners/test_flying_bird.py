@@ -20,7 +20,7 @@ from prunecert.models.pruners.drop_grow import exchange
 from prunecert.models.pruners.flying_bird import exchanged, move, prune, prune_plus, quotas, wants
 from prunecert.models.pruners.lwm import keep_largest
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 @given(st.lists(st.integers(10, 10**6), min_size=2, max_size=6), st.floats(0.01, 0.99))

@@ -17,7 +17,7 @@ from prunecert.models.pruners.fre import importances, prune
 from prunecert.models.pruners.removal import removal_order
 from prunecert.models.pruners.units import units_of
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 def test_a_filter_that_nothing_reads_has_no_importance(tiny: nn.Module) -> None:

@@ -27,7 +27,7 @@ from prunecert.models.surgery import operate
 from prunecert.onnx.count import count_layers, totals
 from prunecert.verifiers.process.worker import Worker
 from tests.models.conftest import Lent, small_residual
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 from tests.verifiers import onnxnets
 
 

@@ -18,7 +18,7 @@ from prunecert.models.pruners.harp import prune
 from prunecert.models.pruners.hydra import prune as hydra
 from prunecert.models.pruners.rated import Rated
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3.7, 10, 100])

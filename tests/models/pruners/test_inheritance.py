@@ -15,7 +15,7 @@ from prunecert.models.pruners import inheritance
 from prunecert.models.pruners.inheritance import inherit, prune
 from prunecert.models.pruners.lwm import prune as lwm
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 def test_with_zeros_the_full_network_is_the_lean_one_to_the_bit(tiny: nn.Module) -> None:

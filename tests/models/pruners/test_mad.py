@@ -16,7 +16,7 @@ from prunecert.models.masks import prunable
 from prunecert.models.pruners.lwm import untied
 from prunecert.models.pruners.mad import choose, damage, learned_masks, prune, saliencies
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 def test_on_a_linear_layer_with_squared_error_it_is_the_exact_change() -> None:

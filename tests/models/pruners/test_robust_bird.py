@@ -15,7 +15,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners import robust_bird
 from prunecert.models.pruners.robust_bird import at_rest, distance, flat, magnitudes, prune
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 def test_distance_is_a_metric_of_bits() -> None:

@@ -21,7 +21,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import allocate_in_pattern, pattern_room
 from prunecert.models.pruners.semistructured import is_two_of_four, pattern
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 KEEPING = ("lwm", "random", "hydra")
 

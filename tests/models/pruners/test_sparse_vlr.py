@@ -18,7 +18,7 @@ from prunecert.models.pruners import sparse_vlr
 from prunecert.models.pruners.sparse_vlr import prune, share_for
 from prunecert.models.pruners.thresholding import alive, deactivate, masks_of
 from tests.models.conftest import Lent
-from tests.models.test_training import job, pipeline
+from tests.models.training_kit import job, pipeline
 
 
 @pytest.mark.parametrize("ratio", [1.5, 4])

@@ -14,7 +14,7 @@ from prunecert.models.pruners.contract import method_of
 from prunecert.models.pruners.taxonomy import RECONSTRUCTIONS, TAXONOMIES, VARIANTS, marked
 from prunecert.models.recipe import Recipe
 from tests.models.conftest import Lent
-from tests.models.test_training import job
+from tests.models.training_kit import job
 
 #: What each holds fast.
 FAST = {
