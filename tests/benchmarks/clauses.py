@@ -20,17 +20,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunecert.bench.engine.complete import BenchmarkRequest, open_images
 from prunecert.verifiers.base import Instance, Status
 from prunecert.verifiers.sparse.arrays import Int64Array
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
-from prunecert.verifiers.sparse.bab.dual import Batch
+from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
-from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.warmup import warm_up
+from tests.benchmarks.held_out import held_out
 
 #: Steps, step sizes and decay of an ascent after a split was left out: those of a child.
 _STEPS, _RATES, _DECAY = 6, (0.1, 1.0), 0.85
@@ -99,9 +97,9 @@ class Clauses:
         return False
 
 
-def shrunk(bab: BranchAndBound) -> Batch:
-    """Returns a finished tree's leaves without the splits that their proofs don't need."""
-    leaves, dual = Batch.join(bab.leaves), bab.composed.dual
+def shrunk(dual: Dual, proved: Batch) -> Batch:
+    """Returns leaves without the splits that their proofs don't need."""
+    leaves = proved.take(np.arange(len(proved)))
     dual.bound(leaves)
     untried = leaves.sign != 0
     while untried.any():
@@ -125,7 +123,8 @@ def count(bab: BranchAndBound, search_s: float) -> Count:
         search_s: How long it took.
     """
     begin_s = time.process_time()
-    needed = shrunk(bab)
+    proved = Batch.join(bab.leaves)
+    needed = shrunk(bab.composed.dual, proved)
     shrink_s = time.process_time() - begin_s
     leaves = {int(place): row for row, place in enumerate(needed.place)}
     parent, neuron, sign = bab.tree.parent, bab.tree.neuron, bab.tree.sign
@@ -146,10 +145,8 @@ def count(bab: BranchAndBound, search_s: float) -> Count:
                 clauses.add(_literals(needed.sign[leaves[entry]]))
             for child in sorted(children.get(entry, []), key=lambda place: sign[place]):
                 todo.append((child, literals | {2 * neuron[child] + (sign[child] > 0)}))
-    splits = (Batch.join(bab.leaves).sign != 0).sum(axis=1).mean()
-    return Count(
-        len(parent), bounded, closed, float(splits), float((needed.sign != 0).sum(axis=1).mean()), search_s, shrink_s
-    )
+    splits, needed_splits = (float((some.sign != 0).sum(axis=1).mean()) for some in (proved, needed))
+    return Count(len(parent), bounded, closed, splits, needed_splits, search_s, shrink_s)
 
 
 def _literals(signs: Int64Array) -> frozenset[Literal]:
@@ -182,13 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--images", type=int, default=60, help="first held-out images")
     command.add_argument("--timeout", type=float, default=20.0, help="seconds for an image's search")
     options = command.parse_args(arguments)
-    request = BenchmarkRequest(
-        onnx=(options.onnx,), images=options.images, split="val", timeout=options.timeout, threads=1
-    )
-    warm_up()
-    network = read_network(options.onnx)
-    engine, checker = Engine(network, 1), Checker(network)
-    for number, question in open_images(options.onnx, request).items():
+    engine, checker, questions = held_out(options.onnx, options.images, options.timeout)
+    for number, question in questions.items():
         result = counted(engine, checker, question, options.timeout)
         if result is not None:
             print(

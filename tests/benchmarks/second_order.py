@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunecert.bench.engine.complete import BenchmarkRequest, open_images
 from prunecert.verifiers.base import Instance
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
 from prunecert.verifiers.sparse.bab.outcome import Limits
@@ -28,8 +27,7 @@ from prunecert.verifiers.sparse.bab.quadratic.last_layer import certified
 from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
-from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.warmup import warm_up
+from tests.benchmarks.held_out import held_out
 
 
 class Gain(NamedTuple):
@@ -80,14 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--steps", type=int, default=80, help="of the ascent")
     command.add_argument("--seconds", type=float, default=20.0, help="limit of an image's linear bounds")
     options = command.parse_args(arguments)
-    request = BenchmarkRequest(
-        onnx=(options.onnx,), images=options.images, split="val", timeout=options.seconds, threads=1
-    )
-    warm_up()
-    network = read_network(options.onnx)
-    engine, checker = Engine(network, 1), Checker(network)
+    engine, checker, questions = held_out(options.onnx, options.images, options.seconds)
     every = []
-    for number, question in open_images(options.onnx, request).items():
+    for number, question in questions.items():
         for gain in gains(engine, checker, question, options.steps, options.seconds):
             every.append(gain)
             line = f"{gain.linear:.4f} to {gain.second:.4f}, {gain.neurons} neurons, {gain.seconds:.2f} s"

@@ -5,17 +5,13 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.hashing import sha256_file
-from prunecert.verifiers.base import Instance, OutputSpec
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from tests.benchmarks.clauses import Clauses, counted
-from tests.soundness.oracle import exact_margin
-from tests.verifiers.sparse.searching import draw
+from tests.benchmarks.test_second_order import open_question
 
 LITERALS = st.frozensets(st.integers(0, 9), min_size=1, max_size=3)
 
@@ -45,14 +41,7 @@ def test_one_implies_another() -> None:
 def test_a_tree_is_counted(tmp_path: Path) -> None:
     counts = []
     for seed in range(6):
-        drawn, network = draw("fc", seed, tmp_path)
-        rng = np.random.default_rng(seed)
-        center, path = rng.random(drawn.inputs), tmp_path / "net.onnx"
-        low, high = ((center + side * 0.4).astype(np.float32) for side in (-1, 1))
-        row = rng.normal(size=(1, drawn.classes))
-        margin = exact_margin(drawn, low.astype(float), high.astype(float), OutputSpec(((row, np.zeros(1)),)))
-        spec = OutputSpec(((row, np.array([margin.low - 0.01])),))
-        question = Instance(path, sha256_file(path), low, high, spec, 20, "test", 0, drawn.classes)
+        network, question, _ = open_question(seed, tmp_path)
         result = counted(Engine(network, 1), Checker(network), question, 20)
         if result is not None:
             counts.append(result)

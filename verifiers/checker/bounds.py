@@ -24,6 +24,12 @@ def gamma(terms: float) -> float:
     return 1.01 * (terms + 4) * UNIT
 
 
+def ball(low: Any, high: Any) -> tuple[Any, Any]:
+    """Returns centers of intervals, and radii that are at least their distances from both ends."""
+    center = 0.5 * low + 0.5 * high
+    return center, (1 + 8 * UNIT) * np.maximum(high - center, center - low) + TINY
+
+
 class Bounds:
     """Bounds lower <= v <= upper of the nodes' values v over a region: `add` a node, improve its bounds, add the next.
 
@@ -59,9 +65,7 @@ class Bounds:
         else:
             error, centers, reaches = gamma(node.terms[0] + 1) + node.loose, [], []
             for source in node.sources:
-                low, high = self.lower[source], self.upper[source]
-                center = 0.5 * low + 0.5 * high
-                radius = (1 + 8 * UNIT) * np.maximum(high - center, center - low) + TINY
+                center, radius = ball(self.lower[source], self.upper[source])
                 centers.append(center[None])
                 reaches.append(np.stack([radius + 1.01 * error * (abs(center) + radius), self.largest(source)]))
             middle, (reach, size) = node.forward(centers, np.asarray)[0] + node.bias, node.forward(reaches, abs)
@@ -128,8 +132,7 @@ class Bounds:
             Coefficients [B, inputs], constants [B], and how far a row may be from that: infinite if it isn't known.
         """
         constant, error, holds, left = self._back(start, rows, 0, lines, {})
-        coefficients, center = np.zeros((len(low), len(rows))), 0.5 * low + 0.5 * high
-        radius = (1 + 8 * UNIT) * np.maximum(high - center, center - low) + TINY
+        coefficients, (center, radius) = np.zeros((len(low), len(rows))), ball(low, high)
         for _, mu, live in left:
             coefficients[live] = mu * radius[live, None]
             constant += center[live] @ mu

@@ -129,12 +129,14 @@ class TreeWriter:
     def _tree(self, run: Search) -> tuple[list[SiteBounds], dict[int, list[Entry]]]:
         """Returns how a search bounded the network, and its trees by alternative; nothing where CROWN did it all."""
         branched, network = run.branched, self._network
-        if branched is not None and branched.forgotten:
+        if branched is None:
+            return [], {}
+        if branched.forgotten:
             raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more memory than its limit (`memory_mb`)")
-        proofs = {} if branched is None else branched.second_order.proofs
+        proofs = branched.second_order.proofs
         if any(proof.tree.forgotten for proof in proofs.values()):
             raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more than a tenth of its memory")
-        if branched is None or not (branched.leaves or proofs):
+        if not (branched.leaves or proofs):
             return [], {}
         checker = branched.checker
         nodes = checker.network.nodes

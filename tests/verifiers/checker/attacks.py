@@ -51,15 +51,17 @@ def _weights(factor: float) -> Callable[[CaseProof, Rng], CaseProof]:
     return _on_leaf(lambda leaf, rng: replace(leaf, weights=(leaf.weights * np.float32(factor)).astype(np.float32)))
 
 
-def _slopes(value: float) -> Callable[[CaseProof, Rng], CaseProof]:
-    def change(leaf: Leaf, rng: Rng) -> Leaf:
-        if leaf.slopes is None:
-            return leaf
-        values = leaf.slopes.values.copy()
-        values[0, rng.random(values.shape[1]) < 0.5] = value
-        return replace(leaf, slopes=Slopes(values, 2))
+def sloped(slopes: Slopes | None, value: float, rng: Rng) -> Slopes | None:
+    """Returns slopes half of which have another value."""
+    if slopes is None:
+        return None
+    values = slopes.values.copy()
+    values[0, rng.random(values.shape[1]) < 0.5] = value
+    return Slopes(values, 2)
 
-    return _on_leaf(change)
+
+def _slopes(value: float) -> Callable[[CaseProof, Rng], CaseProof]:
+    return _on_leaf(lambda leaf, rng: replace(leaf, slopes=sloped(leaf.slopes, value, rng)))
 
 
 def _shuffled(leaf: Leaf, rng: Rng) -> Leaf:

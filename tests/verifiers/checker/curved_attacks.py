@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Parabolas, Slopes, Split
+from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Parabolas, Split
 from tests.verifiers.checker import attacks
 from tests.verifiers.checker.attacks import Body, Rng
 
@@ -50,14 +50,7 @@ def _shuffled(name: str) -> Change:
 
 
 def _sloped(value: float) -> Change:
-    def change(leaf: Parabolas, rng: Rng) -> Parabolas:
-        if leaf.slopes is None:
-            return leaf
-        values = leaf.slopes.values.copy()
-        values[0, rng.random(values.shape[1]) < 0.5] = value
-        return replace(leaf, slopes=Slopes(values, 2))
-
-    return change
+    return lambda leaf, rng: replace(leaf, slopes=attacks.sloped(leaf.slopes, value, rng))
 
 
 CHANGES: dict[str, Change] = {

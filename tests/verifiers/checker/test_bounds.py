@@ -30,6 +30,23 @@ def fractions(node: Node, matrix: np.ndarray, x: list[Fraction]) -> list[Fractio
     ]
 
 
+def rational_values(network: Network, point: np.ndarray) -> list[list[Fraction]]:
+    """Returns the values of all nodes of a network of matrices."""
+    values = [[Fraction(float(v)) for v in point]]
+    for node in network.nodes[1:]:
+        source = values[node.sources[0]]
+        values.append([max(v, Fraction()) for v in source] if node.relu else fractions(node, node.weights[0], source))
+    return values
+
+
+def evaluated(network: Network, points: np.ndarray) -> list[np.ndarray]:
+    """Returns about those of a chain of nodes, [points, size] each."""
+    values = [points]
+    for node in network.nodes[1:]:
+        values.append(np.maximum(values[-1], 0) if node.relu else node.forward([values[-1]], np.asarray) + node.bias)
+    return values
+
+
 def random_network(rng: np.random.Generator, spread: float) -> Network:
     """Draws layers whose weights differ by many orders of magnitude, so that rounding is felt."""
     sizes = [3, 6, 5, 2]
@@ -54,11 +71,7 @@ def test_bounds_hold_in_rational_arithmetic(seed: int, spread: float) -> None:
     rows = rng.standard_normal((4, 2))
     stops = {stop: bounds.below(5, rows, stop) for stop in (0, 1, 2, 4, 9)}
     for point in kit.points(rng, low, high, 8):
-        values = [[Fraction(float(v)) for v in np.clip(point, low, high)]]
-        for node in network.nodes[1:]:
-            values.append(
-                [max(v, Fraction()) for v in values[-1]] if node.relu else fractions(node, node.weights[0], values[-1])
-            )
+        values = rational_values(network, np.clip(point, low, high))
         for at, value in enumerate(values):
             for number, v in enumerate(value):
                 assert Fraction(float(bounds.lower[at][number])) <= v <= Fraction(float(bounds.upper[at][number]))
@@ -79,9 +92,7 @@ def test_slopes_and_multipliers_of_any_kind_keep_bounds_true(seed: int) -> None:
     rows, slopes = rng.standard_normal((40, 2)), rng.random((40, 5))
     # Each row's part is where some neurons have the signs that one point gives them.
     points = kit.points(rng, low, high, 40)
-    values = [points]
-    for node in network.nodes[1:]:
-        values.append(np.maximum(values[-1], 0) if node.relu else node.forward([values[-1]], np.asarray) + node.bias)
+    values = evaluated(network, points)
     splits = {}
     for site in network.sites:
         row, neuron = rng.integers(40, size=30), rng.integers(network.nodes[site].size, size=30)

@@ -16,17 +16,9 @@ from prunecert.verifiers.checker.files import RefusedError
 from prunecert.verifiers.checker.nodes import Network, Node, dense
 from prunecert.verifiers.checker.parabolas import CurvedChoice, Forms, _excess, _shifts
 from tests.verifiers.checker import kit
-from tests.verifiers.checker.test_bounds import bounded, fractions, random_network
+from tests.verifiers.checker.test_bounds import bounded, evaluated, random_network, rational_values
 
 Array = np.ndarray
-
-
-def exact(network: Network, point: Array) -> list[list[Fraction]]:
-    values = [[Fraction(float(v)) for v in point]]
-    for node in network.nodes[1:]:
-        source = values[node.sources[0]]
-        values.append([max(v, Fraction()) for v in source] if node.relu else fractions(node, node.weights[0], source))
-    return values
 
 
 def outweighing(forms: Forms, p: Array, D: Array) -> Array:
@@ -75,9 +67,7 @@ def test_bounds_hold_in_rational_arithmetic(seed: int, spread: float) -> None:
     low, high = middle - radius, middle + radius
     bounds = bounded(network, low, high)
     points = np.clip(kit.points(rng, low, high, 16), low, high)
-    values = [points]
-    for node in network.nodes[1:]:
-        values.append(np.maximum(values[-1], 0) if node.relu else node.forward([values[-1]], np.asarray) + node.bias)
+    values = evaluated(network, points)
     site, splits, inside = part(rng, bounds, network.sites, values)
     slopes = {at: rng.random(len(bounds.lower[at])) for at in network.sites if at <= site}
     width = 0
@@ -94,12 +84,12 @@ def test_bounds_hold_in_rational_arithmetic(seed: int, spread: float) -> None:
     signs = np.concatenate([signs[bounds.slots[site][1]], [sign for _, _, sign in before]])
     least = forms.least(signs, drawn_choice(rng, forms))
     for point in points[inside]:
-        value = sum(Fraction(float(w)) * v for w, v in zip(row[0], exact(network, point)[-1], strict=True))
+        value = sum(Fraction(float(w)) * v for w, v in zip(row[0], rational_values(network, point)[-1], strict=True))
         assert not np.isfinite(least) or Fraction(least) <= value
 
 
 def test_a_concave_row_is_bounded_to_its_least_value() -> None:
-    """-max(z, 0) for two neurons in orthogonal directions: chords say -2, and no input does worse than -1.5."""
+    """-max(z, 0) for two neurons in orthogonal directions: chords say -1.5, and no input does worse than -1."""
     nodes = [Node([], [2], []), dense(0, np.array([[1.0, 1.0], [1.0, -1.0]]), np.zeros(2))]
     nodes += [Node([1], [2], [], relu=True), dense(2, np.array([[-1.0, -1.0]]), np.zeros(1))]
     network = Network(nodes, [1], 3)

@@ -230,18 +230,22 @@ def test_trees_over_shared_lines_are_proofs_too(family: str, tmp_path: Path, mon
     assert (report.answer, report.leaves >= sum(shared)) == ("unsat", True)
 
 
+def another_search_is_made(files: kit.Files, finished: Search, reason: str) -> None:
+    """Asserts that a search's trees are none for a certificate, for a reason, and that there is one all the same."""
+    writer = certified_trees.TreeWriter(files.onnx, read_network(files.onnx.read_bytes()), None)
+    with pytest.raises(certified_trees.UncertifiedError, match=reason):
+        writer._tree(finished)
+    written, _ = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=[finished])
+    assert (written.status, written.how) == (Status.UNSAT, "bab")
+
+
 def test_a_tree_that_was_not_kept_is_no_proof() -> None:
     files = largest("conv-skip")
     finished = searched(files)
     assert finished.branched is not None
     finished.branched.forgotten = True
     finished.branched.leaves.clear()
-    writer = certified_trees.TreeWriter(files.onnx, read_network(files.onnx.read_bytes()), None)
-    with pytest.raises(certified_trees.UncertifiedError, match="takes more memory than its limit"):
-        writer._tree(finished)
-    # Another search is made.
-    written, _ = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=[finished])
-    assert (written.status, written.how) == (Status.UNSAT, "bab")
+    another_search_is_made(files, finished, "takes more memory than its limit")
 
 
 def curved(files: kit.Files) -> Search:
@@ -289,9 +293,4 @@ def test_a_second_order_tree_that_was_not_kept_is_no_proof() -> None:
     for proof in finished.branched.second_order.proofs.values():
         proof.tree.most_mb = 0.0
         proof.tree.prove(0, proof.tree.leaves[0])
-    writer = certified_trees.TreeWriter(files.onnx, read_network(files.onnx.read_bytes()), None)
-    with pytest.raises(certified_trees.UncertifiedError, match="takes more than a tenth of its memory"):
-        writer._tree(finished)
-    # Another search is made.
-    written, _ = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=[finished])
-    assert (written.status, written.how) == (Status.UNSAT, "bab")
+    another_search_is_made(files, finished, "takes more than a tenth of its memory")
