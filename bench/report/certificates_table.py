@@ -19,6 +19,7 @@ def columns(summary: Summary) -> tuple[tuple[str, bool], ...]:
         ("objective", False),
         ("σ", True),
         ("pruner", False),
+        ("seed", True),
         ("×", True),
         ("n", True),
         ("samples; α", True),
@@ -39,14 +40,22 @@ def _radii(summary: Summary) -> list[float]:
 def narrow(summary: Summary) -> list[tuple[str, Table]]:
     """Returns a table for each network, objective and σ, for 80 columns, with its title."""
     radii = _radii(summary)
-    columns = (("pruner", False), ("×", True), *((f"r = {radius:g}", True) for radius in radii), ("ACR", True))
+    columns = (
+        ("pruner", False),
+        ("seed", True),
+        ("×", True),
+        *((f"r = {radius:g}", True) for radius in radii),
+        ("ACR", True),
+    )
     groups: dict[str, list[list[str]]] = {}
     for cell in summary["certificates"]:
         title = f"{cell['network']}, {cell['objective']}, σ = {cell['sigma']:g}, {cell['images']} images: % certified"
         at = {item["radius"]: item for item in cell["certified"]}
         shares = [_percent(at[radius], interval=False) if radius in at else "–" for radius in radii]
         acr = "–" if cell["acr"] is None else f"{cell['acr']:.3f}"
-        groups.setdefault(title, []).append([cell["pruner"], f"{cell['compression']:g}", *shares, acr])
+        groups.setdefault(title, []).append(
+            [cell["pruner"], str(cell["seed"]), f"{cell['compression']:g}", *shares, acr]
+        )
     return [(title, Table(columns, rows)) for title, rows in groups.items()]
 
 
@@ -65,6 +74,7 @@ def _row(cell: Mapping[str, Any], radii: list[float]) -> list[str]:
         cell["objective"],
         f"{cell['sigma']:g}",
         cell["pruner"],
+        str(cell["seed"]),
         f"{cell['compression']:g}",
         str(cell["images"]),
         f"{cell['n0']} + {cell['n']:,}; {cell['alpha']:g}",

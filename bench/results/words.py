@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Columns of a terminal in which a run's table stands unbroken.
-TABLE_WIDTH = 230
+TABLE_WIDTH = 237
 
 
 def duration(seconds: float) -> str:

@@ -19,5 +19,5 @@ def test_eighty_columns_have_the_radii_and_the_mean() -> None:
     shares = [{**item, "value": 0.5, "low": 0.4, "high": 0.6} for item in cell["certified"]]
     ((title, small),) = certificates_table.narrow({"certificates": [{**cell, "certified": shares, "acr": 0.25}]})
     assert title.endswith(f"σ = {cell['sigma']:g}, {cell['images']} images: % certified")
-    assert list(small.rows[0][2:]) == ["50.0"] * len(shares) + ["0.250"]
-    assert [heading for heading, _ in small.columns][2:-1] == [f"r = {item['radius']:g}" for item in shares]
+    assert list(small.rows[0][3:]) == ["50.0"] * len(shares) + ["0.250"]
+    assert [heading for heading, _ in small.columns][3:-1] == [f"r = {item['radius']:g}" for item in shares]

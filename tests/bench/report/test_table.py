@@ -49,6 +49,12 @@ def test_markdown_has_a_line_a_cell() -> None:
     assert len(lines[2:6]) == 4
 
 
+def test_rows_of_two_seeds_differ() -> None:
+    summary = summarise(session(cell(), {**cell(), "name": "other", "seed": 1}), *everything())
+    at = [heading for heading, _ in table.COLUMNS].index("seed")
+    assert [row[at] for row in table.rows(summary)] == ["0", "1"]
+
+
 def test_seconds_keep_three_digits() -> None:
     assert [table.seconds(x) for x in (None, 0.00012, 0.0999, 1.23456, 123.4)] == [
         "–",

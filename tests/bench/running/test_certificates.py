@@ -199,7 +199,7 @@ def test_report_and_table_have_a_section_of_their_own(finished: Path) -> None:
     text = (finished / "table.md").read_text()
     first, second = text.split(f"## {certificates_table.CAPTION}")
     assert NOISY.split("_")[1] not in first.split("\n\n")[0]
-    assert "| cnn-small | smoothing | 0.25 | dense | 1 |" in second
+    assert "| cnn-small | smoothing | 0.25 | dense | 0 | 1 |" in second
     assert {path.name for path in (finished / "figures").iterdir()} >= {"certified-radius.svg", "certified-radius.png"}
     # The session's cells say what was asked for.
     session = rows(finished, "session")[0]
