@@ -129,13 +129,7 @@ class LoadedProcess:
         Raises:
             ProcessError: None can be started.
         """
-        if self._process is not None:
-            return
-        preparation = self._class.preparation()
-        limit = self._start_limit_s
-        if preparation:
-            _announce(preparation)
-            limit = max(limit, PREPARATION_LIMIT_S)
+        limit: float | None = None
         for attempt in range(1, START_TRIES + 1):
             if self._process is not None:
                 return
@@ -149,6 +143,9 @@ class LoadedProcess:
                 if self.stopped():
                     # `stop` may have come just before there was a process to kill.
                     self._process.kill()
+                if limit is None:
+                    # Looked up while the interpreter starts.
+                    limit = self._start_limit()
                 target = (self._class.__module__, self._class.__qualname__, self._settings, self._device)
                 _, start_s = self._process.ask("start", target, limit, self._grace_s)
                 self.start_s = start_s + self._process.spawn_s
@@ -157,6 +154,18 @@ class LoadedProcess:
                 if failure.kind != "crash" or attempt == START_TRIES or self.stopped():
                     raise failure
                 _log.debug("%s: died while starting: %s", self._class.name, failure)
+            except BaseException:
+                # Nobody may ask what has not started.
+                self.drop()
+                raise
+
+    def _start_limit(self) -> float:
+        """Says what a first start on this machine has to do; returns the seconds that the start may take."""
+        preparation = self._class.preparation()
+        if not preparation:
+            return self._start_limit_s
+        _announce(preparation)
+        return max(self._start_limit_s, PREPARATION_LIMIT_S)
 
     def ready(self, instance: Instance) -> float:
         """Starts a process, and reads and loads the network, where that is not done; returns the seconds of loading.

@@ -182,6 +182,9 @@ class Worker:
         Raises:
             UserError: The worker is closed.
         """
+        if self._ahead is not None and self._ahead.is_alive() and self._class.tightens:
+            # What will be needed is imported while the process starts.
+            guard.import_runtimes()
         with self._lock:
             if self.closed():
                 raise UserError(f"The worker of {self.name!r} is closed; make a new one.")

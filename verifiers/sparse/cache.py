@@ -22,6 +22,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import platform
@@ -64,9 +65,29 @@ def key(package: Path) -> str:
 def _sources(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
     """Returns names and texts of the modules that speak of Numba or llvmlite, and those that they import, and so on.
 
-    Constants of the latter are compiled, too.
+    Constants of the latter are compiled, too. This package is read once: what is edited meanwhile isn't imported, either.
     """
-    texts = {source.relative_to(package).with_suffix("").parts: source.read_bytes() for source in package.rglob("*.py")}
+    return _read_once(package) if package == _own() else _read_sources(package)
+
+
+def _own() -> Path:
+    return Path(__file__).parent
+
+
+@functools.cache
+def _read_once(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
+    return _read_sources(package)
+
+
+def _read_sources(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
+    texts: dict[tuple[str, ...], bytes] = {}
+    for place, folders, names in os.walk(package):
+        # All kernels that were ever kept lie in the outermost of these.
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in names:
+            if name.endswith(".py"):
+                file = Path(place, name)
+                texts[file.relative_to(package).with_suffix("").parts] = file.read_bytes()
     todo = [name for name, text in texts.items() if b"numba" in text or b"llvmlite" in text]
     sources: set[tuple[str, ...]] = set()
     while todo:
@@ -183,9 +204,9 @@ def folder(package: Path, environment: Mapping[str, str]) -> tuple[Path | None, 
 
 def separate() -> None:
     """Has Numba, whether it is imported yet or not, keep the kernels that are declared from now on in their folder."""
-    chosen, refused = folder(Path(__file__).parent, os.environ)
+    chosen, refused = folder(_own(), os.environ)
     if chosen is None:
-        chosen = Path(tempfile.mkdtemp(prefix="prunecert-")) / f"{_PREFIX}{key(Path(__file__).parent)}"
+        chosen = Path(tempfile.mkdtemp(prefix="prunecert-")) / f"{_PREFIX}{key(_own())}"
         chosen.mkdir(mode=0o700)
         atexit.register(shutil.rmtree, chosen.parent, ignore_errors=True)
         refused.append("They are compiled anew for this process, which takes a minute.")
@@ -234,9 +255,8 @@ def compiling(part: Part) -> Iterator[None]:
 
 def _mark(part: Part) -> Path | None:
     """Returns the file that says that a part's kernels are kept; None where they are for one process alone."""
-    package = Path(__file__).parent
-    chosen, _ = folder(package, os.environ)
-    return None if chosen is None else chosen / f"{part}-{_build(package)}.compiled"
+    chosen, _ = folder(_own(), os.environ)
+    return None if chosen is None else chosen / f"{part}-{_build(_own())}.compiled"
 
 
 def _build(package: Path) -> str:

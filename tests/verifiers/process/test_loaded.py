@@ -149,6 +149,27 @@ def test_once_stopped_it_is_not_tried_again(network: Path, monkeypatch: pytest.M
     assert subject.pid is None
 
 
+def test_what_a_first_start_has_to_do_is_looked_up_while_the_process_comes_up(
+    network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, processes = process(monkeypatch)
+    looks: list[list[str]] = []
+    monkeypatch.setattr(faulty.Recycled, "preparation", lambda: looks.append([*processes.questions]) or "")
+    subject.ready(*fine(network, 1))
+    assert looks == [[]]
+    assert processes.questions[0] == "start"
+    subject.end()
+
+    def broken() -> str:
+        assert processes.open == 1
+        raise RuntimeError("no such folder")
+
+    monkeypatch.setattr(faulty.Recycled, "preparation", broken)
+    with pytest.raises(RuntimeError):
+        subject.ready(*fine(network, 1))
+    assert (processes.open, subject.pid) == (0, None), "what has not started is asked nothing"
+
+
 def mortal(place: str, deaths: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ledger = tmp_path / "deaths"
     monkeypatch.setenv(faulty.DEATHS, f"{place},{deaths},{ledger}")

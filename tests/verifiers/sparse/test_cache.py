@@ -54,6 +54,22 @@ def test_any_change_of_what_is_compiled_has_its_folder(package: Path) -> None:
     assert cache.key(package) == first
 
 
+def test_what_is_kept_beside_the_sources_is_none_of_them(package: Path) -> None:
+    first = cache.key(package)
+    kept = package / "crown" / "__pycache__" / "sparse-0123456789abcdef"
+    kept.mkdir(parents=True)
+    (kept / "kernels.py").write_text("import numba\n")
+    assert cache.key(package) == first
+
+
+def test_the_package_itself_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times a start, which took a twentieth of it."""
+    own = cache.key(Path(cache.__file__).parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "walk", lambda *_: pytest.fail("read again"))
+        assert cache.key(Path(cache.__file__).parent) == own
+
+
 def test_the_engines_own_constants_are_part_of_its_key(tmp_path: Path) -> None:
     """By the imports as they really stand: a package renamed without `cache` knowing would keep old kernels."""
     package = tmp_path / "sparse"
