@@ -65,7 +65,7 @@ def key(package: Path) -> str:
 def _sources(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
     """Returns names and texts of the modules that speak of Numba or llvmlite, and those that they import, and so on.
 
-    Constants of the latter are compiled, too. This package is read once: what is edited meanwhile isn't imported, either.
+    Constants of the latter are compiled, too. This package is read once: what is edited meanwhile isn't run, either.
     """
     return _read_once(package) if package == _own() else _read_sources(package)
 

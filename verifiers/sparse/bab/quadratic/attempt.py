@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.composed import Composed
 from prunecert.verifiers.sparse.bab.dual import Batch
+from prunecert.verifiers.sparse.bab.lines import subtrees
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.prover import Prover
 from prunecert.verifiers.sparse.bab.quadratic.kept_tree import KeptProof, stored
-from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject, TreeOutcome
+from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
 
-#: Parts of the time that is left that they may take before hidden bounds are improved, and after it.
-_SHARES = (0.02, 0.7)
-#: Most subdomains of a disjunct, likewise.
+#: Part of the time that is left that they may take before hidden bounds are improved.
+_SHARE = 0.02
+#: Most subdomains of a disjunct before hidden bounds are improved, and after it.
 _MOST = (8, 100_000)
+#: Seconds of a turn after it, and a turn's part of the time that linear bounds have had by then. Nobody knows
+#: beforehand whether these, of which there are thousands a second, or those of second order will end sooner, so they
+#: take turns.
+_TURN, _PART = 0.5, 0.25
+#: Time for second-order bounds over that for linear ones: on small networks, where these are cheap, and on others. So a
+#: search takes 1.4 to 3 times what the better ones would take by themselves, and much less than the others.
+_RATIOS = (0.5, 2.0)
 #: Part of the best linear bound that the whole box's must be above, for it to be split.
 _WORTH = 0.5
-#: Most numbers of the last hidden layer's rows, and most of its neurons.
+#: Most numbers of the last hidden layer's rows, of all disjuncts, and most of its neurons.
 _NUMBERS, _NEURONS = 2e7, 512
+
+
+@dataclass(frozen=True, eq=False)
+class _Planted:
+    """A disjunct's tree, and what it is of.
+
+    Args:
+        tree: It grows.
+        subject: Of the whole box.
+        whole: The whole box with its best dual variables.
+        improved: Whether hidden bounds have been improved.
+    """
+
+    tree: QuadraticTree
+    subject: Subject
+    whole: Batch
+    improved: bool
 
 
 class SecondOrder:
@@ -42,11 +69,16 @@ class SecondOrder:
         #: Bounds of the disjuncts that are proved so, and proofs of these by their numbers in the property.
         self.closed: dict[int, float] = {}
         self.proofs: dict[int, KeptProof] = {}
-        self._tried = [False, False]
         self._asked = not task.checker.network.roundings and task.limits.second_order
+        self._tried = False
+        #: Over improved bounds: trees that may go on, when the first turn began, and the seconds of all turns.
+        self._trees: dict[int, _Planted] | None = None
+        self._began = self._spent = 0.0
 
     def prove(self, pool: Pool, composed: Composed, prover: Prover, improved: bool) -> list[int]:
         """Takes the disjuncts that are proved out of what is open, and returns them; or ends with a counterexample.
+
+        To be called round by round: mostly it isn't these bounds' turn.
 
         Args:
             pool: What is open.
@@ -54,28 +86,26 @@ class SecondOrder:
             prover: Of the box.
             improved: Whether its hidden bounds have been improved.
         """
-        task, tried = self._task, int(improved)
-        if self._tried[tried] or not self._asked or task.earlier is not None:
+        task, now = self._task, time.monotonic()
+        if not self._asked or task.earlier is not None:
             return []
-        self._tried[tried] = True
-        left = [k for k in pool.disjuncts().tolist() if k in self.wholes]
-        excluded: list[int] = []
-        if not left or not self._possible(composed):
-            return excluded
-        out, proved = self._standing.outcome, self._standing.proved
-        seconds = _SHARES[tried] * (task.deadline - time.monotonic()) / len(left)
-        for disjunct in left:
-            grown = self._run(disjunct, composed, prover, seconds, improved)
-            out.domains += grown.domains
-            out.certified += grown.leaves
-            if grown.won:
-                break
-            if grown.proved is not None:
-                place = self._root.open[disjunct]
-                self.closed[disjunct] = proved[place] = min(proved[place], grown.proved)
-                pool.drop(disjunct)
-                excluded.append(disjunct)
-        return excluded
+        if not improved:
+            if self._tried:
+                return []
+            self._tried = True
+            trees = self._plant(self._left(pool), composed, prover, improved)
+            return self._grow(pool, trees, _SHARE * (task.deadline - now))
+        if self._trees is None:
+            self._began, self._trees = now, self._plant(self._left(pool), composed, prover, improved)
+        others = now - self._began - self._spent
+        ratio = _RATIOS[subtrees.worth(composed.dual, task.limits.share_from)]
+        if not self._trees or self._spent > ratio * others:
+            return []
+        left = self._left(pool)
+        self._trees = {disjunct: planted for disjunct, planted in self._trees.items() if disjunct in left}
+        closed = self._grow(pool, self._trees, max(_TURN, _PART * others))
+        self._spent += time.monotonic() - now
+        return closed
 
     def restore(self) -> None:
         """Writes what is proved so where a search begins anew, over other bounds."""
@@ -83,38 +113,71 @@ class SecondOrder:
         for disjunct, bound in self.closed.items():
             self._standing.proved[self._root.open[disjunct]] = bound
 
-    def _possible(self, composed: Composed) -> bool:
+    def _left(self, pool: Pool) -> list[int]:
+        return [disjunct for disjunct in pool.disjuncts().tolist() if disjunct in self.wholes]
+
+    def _possible(self, composed: Composed, disjuncts: int) -> bool:
         """Whether there are such bounds: hidden ones are CROWN's alone, and the last layer isn't too large."""
         net, bounds = composed.net, self._root.bounds
         if not net.levels or bounds.cuts or self._task.sharpen is not None:
             return False
         first, last = net.levels[-1]
         width = first + int((bounds.lower[0] < bounds.upper[0]).sum())
-        return last - first <= _NEURONS and (last - first + 1) * width <= _NUMBERS
+        return last - first <= _NEURONS and disjuncts * (last - first + 1) * width <= _NUMBERS
 
-    def _run(self, disjunct: int, composed: Composed, prover: Prover, seconds: float, improved: bool) -> TreeOutcome:
-        """Tries to prove a disjunct, and keeps the proof."""
-        whole, bounds = self.wholes[disjunct], self._root.bounds
-        subject = subject_of(self._task.checker, self._root, composed, prover, whole)
-        deadline = min(time.monotonic() + seconds, self._task.deadline)
-        worth = _WORTH * min(float(whole.bound[0]), 0.0)
-        memory_mb = self._task.limits.memory_mb
-        tree = QuadraticTree(subject, deadline, _MOST[improved], worth, memory_mb, self._attacked)
-        grown = tree.run()
-        if grown.proved is not None:
-            first, last = self._root.disjuncts[disjunct]
-            varying = np.flatnonzero(bounds.lower[0] < bounds.upper[0])
-            self.proofs[int(self._root.open[disjunct])] = KeptProof(
-                tree=tree.kept,
-                slopes=subject.slopes,
-                nodes=composed.net.nodes,
-                indices=composed.net.indices,
-                weights=whole.weights[0, first:last],
-                varying=varying,
-                inputs=len(bounds.lower[0]),
-                improved=improved,
-            )
-        return grown
+    def _plant(
+        self, disjuncts: Sequence[int], composed: Composed, prover: Prover, improved: bool
+    ) -> dict[int, _Planted]:
+        """Returns trees of disjuncts, by these, none of which has grown."""
+        if not disjuncts or not self._possible(composed, len(disjuncts)):
+            return {}
+        task, trees = self._task, {}
+        for disjunct in disjuncts:
+            whole = self.wholes[disjunct]
+            subject = subject_of(task.checker, self._root, composed, prover, whole)
+            worth = _WORTH * min(float(whole.bound[0]), 0.0)
+            room_mb = task.limits.memory_mb / len(disjuncts)
+            tree = QuadraticTree(subject, task.deadline, _MOST[improved], worth, room_mb, self._attacked)
+            trees[disjunct] = _Planted(tree, subject, whole, improved)
+        return trees
+
+    def _grow(self, pool: Pool, trees: dict[int, _Planted], seconds: float) -> list[int]:
+        """Lets trees grow for so long in all, and leaves in `trees` what may go on; returns what is proved."""
+        out, proved = self._standing.outcome, self._standing.proved
+        closed: list[int] = []
+        each = seconds / max(1, len(trees))
+        for disjunct, planted in [*trees.items()]:
+            tree = planted.tree
+            domains, leaves = tree.outcome.domains, tree.outcome.leaves
+            grown = tree.run(time.monotonic() + each)
+            out.domains += grown.domains - domains
+            out.certified += grown.leaves - leaves
+            if grown.won:
+                break
+            if not tree.paused:
+                del trees[disjunct]
+            if grown.proved is not None:
+                place = self._root.open[disjunct]
+                self.closed[disjunct] = proved[place] = min(proved[place], grown.proved)
+                self._keep(disjunct, planted)
+                pool.drop(disjunct)
+                closed.append(disjunct)
+        return closed
+
+    def _keep(self, disjunct: int, planted: _Planted) -> None:
+        """Keeps a proof for its certificate."""
+        bounds, net = self._root.bounds, planted.subject.net
+        first, last = self._root.disjuncts[disjunct]
+        self.proofs[int(self._root.open[disjunct])] = KeptProof(
+            tree=planted.tree.kept,
+            slopes=planted.subject.slopes,
+            nodes=net.nodes,
+            indices=net.indices,
+            weights=planted.whole.weights[0, first:last],
+            varying=np.flatnonzero(bounds.lower[0] < bounds.upper[0]),
+            inputs=len(bounds.lower[0]),
+            improved=planted.improved,
+        )
 
     def _attacked(self, w: Float64Array) -> bool:
         """Tries the input at a w; returns whether it is a counterexample."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -214,17 +215,28 @@ class QuadraticTree:
         #: Of open subdomains' rows, and of all else of them.
         self._rows_mb, self._else_mb = 0.0, 0.0
         self.outcome = TreeOutcome()
+        #: Whether `run` has only paused.
+        self.paused = False
         #: What is proved.
         self.kept = KeptTree(_LEAVES * memory_mb)
 
-    def run(self) -> TreeOutcome:
-        """Splits until nothing is open, there is a counterexample, nothing is left to split, or the time is over."""
+    def run(self, until: float = math.inf) -> TreeOutcome:
+        """Splits until nothing is open, there is a counterexample, nothing is left to split, or the time is over.
+
+        Args:
+            until: Value of `time.monotonic` from which on it pauses, once it has bounded something; then `run` goes on.
+        """
         out = self.outcome
-        whole = np.zeros(self._subject.net.unstable, dtype=np.int8)
-        self._bound(whole, (), self._whole, begin(self._whole.layer), 0)
+        before, self.paused = out.domains, False
+        if not before:
+            whole = np.zeros(self._subject.net.unstable, dtype=np.int8)
+            self._bound(whole, (), self._whole, begin(self._whole.layer), 0)
         while self._open and not out.won:
-            out.lowest = self._open[0][0]
-            if time.monotonic() > self._deadline or out.domains >= self._most or out.lowest < self._worth:
+            out.lowest, now = self._open[0][0], time.monotonic()
+            if now > self._deadline or out.domains >= self._most or out.lowest < self._worth:
+                return out
+            if now > until and out.domains > before:
+                self.paused = True
                 return out
             if self._else_mb > _ELSE * self._memory_mb:
                 return out

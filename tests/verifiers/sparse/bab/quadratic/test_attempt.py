@@ -50,6 +50,41 @@ def test_answers_are_exact(kind: str, seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_answers_are_exact_where_both_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linear bounds close some disjuncts, those of second order others, each of them between steps of the other."""
+    monkeypatch.setattr(attempt, "_TURN", 0.0)
+    monkeypatch.setattr(attempt, "_PART", 0.0)
+    turns, closed, linear = 0, 0, 0
+    grow = attempt.SecondOrder._grow
+
+    def counted(self: attempt.SecondOrder, pool: Any, trees: Any, seconds: float) -> list[int]:
+        nonlocal turns
+        turns += bool(trees)
+        return grow(self, pool, trees, seconds)
+
+    monkeypatch.setattr(attempt.SecondOrder, "_grow", counted)
+    for kind, seed in (("conv", 0), ("conv", 1), ("conv", 2), ("conv-skip", 0), ("fc", 1)):
+        drawn, network = draw(kind, seed, tmp_path)
+        rng = np.random.default_rng(seed)
+        center = rng.random(drawn.inputs)
+        low, high = (np.float32(center + side * 0.15).astype(float) for side in (-1, 1))
+        outputs = network.evaluate(rng.uniform(low, high, (200, drawn.inputs)))
+        spec = single_rows(rng, outputs)
+        margin = exact_margin(drawn, low, high, spec)
+        scale = max(1.0, float(np.abs(outputs).max()))
+        for distance, truth in ((-0.005, Status.UNSAT), (1e-3, Status.SAT)):
+            edge = margin.low if truth is Status.UNSAT else margin.high
+            run, out = ask(network, low, high, moved(spec, edge + distance * scale))
+            assert out.status is truth, f"{kind} {seed} {distance}: {out.status} {out.detail}"
+            if run.branched is not None and truth is Status.UNSAT:
+                closed += len(run.branched.second_order.closed)
+                linear += len(run.branched.leaves)
+    assert turns > 10
+    assert closed
+    assert linear
+
+
+@pytest.mark.slow
 def test_a_disjunct_that_is_closed_is_taken_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt, "_MOST", (200, 200))
     closed = 0
@@ -67,7 +102,7 @@ def test_a_disjunct_that_is_closed_is_taken_out(tmp_path: Path, monkeypatch: pyt
 
 
 def test_it_is_off_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt.SecondOrder, "_run", lambda *arguments: pytest.fail("it was tried"))
+    monkeypatch.setattr(attempt.SecondOrder, "_plant", lambda *arguments: pytest.fail("it was tried"))
     drawn, network = draw("conv", 0, tmp_path)
     center = np.random.default_rng(0).random(drawn.inputs)
     search(network, center - 0.25, center + 0.25, OutputSpec.robustness(0, drawn.classes), 5, tighten_after=1)

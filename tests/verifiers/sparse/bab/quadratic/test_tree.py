@@ -133,6 +133,25 @@ def test_rows_that_are_not_kept_are_drawn_anew(tmp_path: Path, monkeypatch: pyte
     assert trees[0] == pytest.approx(trees[1])
 
 
+def test_a_tree_that_pauses_is_the_same_tree(tmp_path: Path) -> None:
+    question = small("conv", 1, tmp_path)
+    lowest = float(question.values(question.points(np.random.default_rng(0), 3000)).min())
+    root = grow(question, question.subject.constant, most=1).lowest
+    subject = replace(question.subject, constant=question.subject.constant - root - 0.6 * (lowest - root))
+    trees = []
+    for until in (np.inf, 0.0):
+        tree = QuadraticTree(subject, time.monotonic() + 60, 60, -np.inf, 1e3, lambda w: False)
+        turns, out = 1, tree.run(until)
+        while tree.paused:
+            domains = out.domains
+            turns, out = turns + 1, tree.run(until)
+            assert out.domains > domains, "each turn bounds something"
+        trees.append((out.domains, out.leaves, out.proved, out.lowest, len(tree.kept.leaves)))
+        assert (turns > 1) is (until == 0)
+    assert trees[0][0] > 3
+    assert trees[0] == trees[1]
+
+
 def test_memory_ends_a_tree(tmp_path: Path) -> None:
     question = small("fc", 0, tmp_path)
     subject, deadline = replace(question.subject, constant=-1e3), time.monotonic() + 60
