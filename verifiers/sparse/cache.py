@@ -81,13 +81,11 @@ def _read_once(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
 
 def _read_sources(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
     texts: dict[tuple[str, ...], bytes] = {}
-    for place, folders, names in os.walk(package):
+    for place, folders, files in os.walk(package):
         # All kernels that were ever kept lie in the outermost of these.
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        for name in names:
-            if name.endswith(".py"):
-                file = Path(place, name)
-                texts[file.relative_to(package).with_suffix("").parts] = file.read_bytes()
+        folders[:] = [folder for folder in folders if folder != "__pycache__"]
+        for source in (Path(place, file) for file in files if file.endswith(".py")):
+            texts[source.relative_to(package).with_suffix("").parts] = source.read_bytes()
     todo = [name for name, text in texts.items() if b"numba" in text or b"llvmlite" in text]
     sources: set[tuple[str, ...]] = set()
     while todo:

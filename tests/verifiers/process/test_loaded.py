@@ -154,7 +154,12 @@ def test_what_a_first_start_has_to_do_is_looked_up_while_the_process_comes_up(
 ) -> None:
     subject, processes = process(monkeypatch)
     looks: list[list[str]] = []
-    monkeypatch.setattr(faulty.Recycled, "preparation", lambda: looks.append([*processes.questions]) or "")
+
+    def nothing() -> str:
+        looks.append([*processes.questions])
+        return ""
+
+    monkeypatch.setattr(faulty.Recycled, "preparation", nothing)
     subject.ready(*fine(network, 1))
     assert looks == [[]]
     assert processes.questions[0] == "start"
