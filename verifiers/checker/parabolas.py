@@ -95,6 +95,9 @@ class Forms:
             live, mu = (part[bounds.upper[at][live] > 0] for part in (live, mu))
             sign = self._signs[at][live] if at < self._site else np.zeros(len(live))
             free = (bounds.lower[at][live] < 0) & (sign == 0)
+            if at == self._site:
+                # As the file has them, also where it knows no better than that they may be of either sign.
+                free |= places[at][live] >= 0
             index, lam, through = live[free], mu[free], np.where((sign < 0)[:, None], 0.0, mu)
             low, high = bounds.lower[at][index], bounds.upper[at][index]
             if at > self._site:
@@ -133,7 +136,8 @@ class Forms:
         (n, width), (base, constant, wrong, c) = rows.shape, self.row
         c = np.append(c, np.zeros(n - len(c)))
         m, p, v = choice.m, np.maximum(choice.p, 0.0), np.clip(choice.v, -_FARTHEST, _FARTHEST)
-        D = np.maximum(choice.D, _LEAST)
+        # Numbers that no parabola reads need no D, whatever the file has for them.
+        D = np.maximum(np.where((rows[p > 0] != 0).any(axis=0), choice.D, 0.0), _LEAST)
         D, far = D * (1 + _excess(rows, p, D)) * (1 + 4 * UNIT), np.maximum(abs(v).max(initial=0.0), 1.0)
         d, reach = _shifts(c, self._low, self._high, signs, m, p), 1.001 * (abs(rows).sum(axis=1) + abs(k)) + TINY
         zeta, off = rows @ v + k, gamma(width + 1) * reach * far

@@ -65,7 +65,7 @@ def key(package: Path) -> str:
 def _sources(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
     """Returns names and texts of the modules that speak of Numba or llvmlite, and those that they import, and so on.
 
-    Constants of the latter are compiled, too. This package is read once: what is edited meanwhile isn't run, either.
+    Constants of the latter are compiled, too. This package is read once: its folder of kernels is chosen with it.
     """
     return _read_once(package) if package == _own() else _read_sources(package)
 
@@ -81,7 +81,7 @@ def _read_once(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
 
 def _read_sources(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
     texts: dict[tuple[str, ...], bytes] = {}
-    for place, folders, files in os.walk(package):
+    for place, folders, files in os.walk(package, onerror=_raised):
         # All kernels that were ever kept lie in the outermost of these.
         folders[:] = [folder for folder in folders if folder != "__pycache__"]
         for source in (Path(place, file) for file in files if file.endswith(".py")):
@@ -94,6 +94,11 @@ def _read_sources(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
             sources.add(name)
             todo += [other for other in _imported(name, texts[name]) if other in texts]
     return [(name, texts[name]) for name in sorted(sources)]
+
+
+def _raised(error: OSError) -> None:
+    """A folder that can't be read isn't one without sources."""
+    raise error
 
 
 def _imported(name: tuple[str, ...], text: bytes) -> Iterator[tuple[str, ...]]:
@@ -260,10 +265,19 @@ def _mark(part: Part) -> Path | None:
 def _build(package: Path) -> str:
     """Returns a hash of what Numba looks at before it takes a kept kernel: its own version, processor, files, times."""
     files = [package.joinpath(*name).with_suffix(".py") for name, _ in _sources(package)]
-    stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    stamps = [(str(file), *_stamp(file)) for file in files]
     chosen = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_CPU"))
     facts = [sys.version, version("numba"), version("llvmlite"), _processor(), stamps, chosen]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Returns a file's time and size; zeros for one that is gone meanwhile."""
+    try:
+        facts = file.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return facts.st_mtime_ns, facts.st_size
 
 
 def _processor() -> str:

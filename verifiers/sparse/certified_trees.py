@@ -135,7 +135,9 @@ class TreeWriter:
             raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more memory than its limit (`memory_mb`)")
         proofs = branched.second_order.proofs
         if any(proof.tree.forgotten for proof in proofs.values()):
-            raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more than a tenth of its memory")
+            raise UncertifiedError(
+                Status.UNKNOWN, "the search's tree takes more than its part of the memory (`memory_mb`)"
+            )
         if not (branched.leaves or proofs):
             return [], {}
         checker = branched.checker

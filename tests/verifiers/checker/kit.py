@@ -45,7 +45,7 @@ class Files:
     def curved_proof(self) -> CaseProof:
         """Returns one that has trees by second-order bounds, however large, wherever they are possible."""
         limits = Limits(attack_steps=0, tighten_after=1, second_order=True)
-        with mock.patch.multiple(attempt, _WORTH=1e6, _SHARES=(0.7, 0.7), _MOST=(2000, 2000)):
+        with mock.patch.multiple(attempt, _WORTH=1e6, _SHARE=0.7, _TURN=1e3, _MOST=(2000, 2000)):
             return self.proof(limits)
 
     def proof(self, limits: Limits | None = None) -> CaseProof:

@@ -109,6 +109,27 @@ def test_a_concave_row_is_bounded_to_its_least_value() -> None:
     assert forms.least(np.array([-1.0, 0.0]), inactive) == pytest.approx(-1.0, abs=1e-9)
 
 
+@pytest.mark.parametrize("weight", [1.0, -2.0])
+def test_a_file_may_know_less_of_a_neuron_than_its_reader(weight: float) -> None:
+    """It has a multiplier for one that is active by closer bounds, and a D of an error that no row has any more."""
+    nodes = [Node([], [2], []), dense(0, np.eye(2), np.array([0.0, 1.0])), Node([1], [2], [], relu=True)]
+    nodes += [dense(2, np.eye(2), np.array([0.0, 1.0])), Node([3], [2], [], relu=True)]
+    nodes += [dense(4, np.full((1, 2), weight), np.zeros(1))]
+    network = Network(nodes, [1, 3], 5)
+    low, high = -0.5 * np.ones(2), 0.5 * np.ones(2)
+    bounds = bounded(network, low, high)
+    assert bounds.lower[1][1] > 0
+    assert bounds.lower[3][1] > 0
+    bounds.slots = {1: (0, np.arange(2)), 3: (2, np.arange(2))}
+    forms = Forms(bounds, 3, {1: np.full(2, 0.5), 3: np.zeros(2)}, [], np.ones((1, 1)), (low, high), 8)
+    # The file took both neurons of either node for ones of either sign, and D has room for the errors of both.
+    choice = CurvedChoice(np.array([weight, weight]), np.array([1e-9, 0.0]), np.full(4, 1e-8), np.zeros(4))
+    choice.D[3] = 0.7
+    # weight times max(x, 0) + y + 2, where max(x, 0) is x / 2 + (1 + e) / 8, from -1/4 to 1/2.
+    expected = weight * (1.25 if weight > 0 else 3.0)
+    assert forms.least(np.zeros(2), choice) == pytest.approx(expected, abs=1e-5)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_shifts_hold_for_every_z(seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -60,6 +61,34 @@ def test_what_is_kept_beside_the_sources_is_none_of_them(package: Path) -> None:
     kept.mkdir(parents=True)
     (kept / "kernels.py").write_text("import numba\n")
     assert cache.key(package) == first
+
+
+def test_a_folder_that_cannot_be_read_is_not_one_without_sources(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two states that differ there would share kernels."""
+    scan = os.scandir
+
+    def refused(place: str = ".") -> object:
+        if str(place).endswith("crown"):
+            raise OSError(errno.EMFILE, "too many open files")
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(OSError, match="too many"):
+        cache.key(package)
+
+
+def test_a_source_that_is_gone_means_other_kernels(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+    with cache.compiling("search"):
+        pass
+    assert not cache.pending("search")
+    (package / "kernels.py").unlink()
+    assert cache.pending("search")
 
 
 def test_the_package_itself_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,4 +293,4 @@ def test_a_second_order_tree_that_was_not_kept_is_no_proof() -> None:
     for proof in finished.branched.second_order.proofs.values():
         proof.tree.most_mb = 0.0
         proof.tree.prove(0, proof.tree.leaves[0])
-    another_search_is_made(files, finished, "takes more than a tenth of its memory")
+    another_search_is_made(files, finished, "takes more than its part of the memory")

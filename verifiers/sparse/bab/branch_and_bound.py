@@ -75,7 +75,9 @@ class BranchAndBound:
         self.tightened: list[Tightened] = []
         self.pool = Pool()
         self._pending: list[Batch] = []
-        self._stuck, self._tightened = 0, False
+        #: Disjuncts of subdomains that nothing decides.
+        self._stuck: list[int] = []
+        self._tightened = False
         self.second_order = SecondOrder(task, standing, root)
         self._margin = 1e-6
         #: Whether the earlier tree, as it is, was the proof.
@@ -124,7 +126,7 @@ class BranchAndBound:
                 # Other shares are best for narrower ranges.
                 cut(task.checker, root.bounds, root.rows, root.offsets, task.deadline)
                 composition = Composition(task.checker, root.bounds)
-        self.tree, self.leaves, self._pending, self.pool, self._stuck = Tree(), [], [], Pool(), 0
+        self.tree, self.leaves, self._pending, self.pool, self._stuck = Tree(), [], [], Pool(), []
         self.forgotten, self._kept_mb = False, 0.0
         self._standing.proved[root.open] = np.inf
         self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, self._outcome)
@@ -232,21 +234,18 @@ class BranchAndBound:
         leaves, earlier = [*self.leaves, *self._pending], self._task.earlier
         if len(self.pool):
             leaves.append(self.pool.take(len(self.pool)))
-        if (
-            not leaves
-            or self.forgotten
-            or self.second_order.closed
-            or (self._same and earlier is not None and earlier.latest)
-        ):
+        known = self._same and earlier is not None and earlier.latest
+        if not leaves or self.forgotten or self.second_order.closed or known:
             return None
         bounds = (self._standing.crown, self._standing.proved)
         return transplant.keep(network, names, earlier, self._outcome, bounds, self.tree, leaves, self._places)
 
     def _end(self) -> bool:
         out = self._outcome
+        self.second_order.clear()
         if self._stuck:
-            out.status, out.stuck = Status.UNKNOWN, self._stuck
-            out.detail = f"{self._stuck} subdomains with every ReLU fixed lie within rounding of the threshold"
+            out.status, out.stuck = Status.UNKNOWN, len(self._stuck)
+            out.detail = f"{out.stuck} subdomains with every ReLU fixed lie within rounding of the threshold"
             return False
         out.status, out.stage = Status.UNSAT, "bab" if out.rounds else "incomplete"
         out.bounds, out.lowest = self._standing.reported(), float(self._standing.proved.min(initial=np.inf))
@@ -315,7 +314,7 @@ class BranchAndBound:
                 return
             if self._standing.won(self._task.hunt.confirm(self.composed.net.point(t[None])), "bab"):
                 return
-        self._stuck += 1
+        self._stuck.append(int(leaf.disjunct[0]))
 
     def _batch(self) -> int:
         """Returns how many subdomains a round takes."""
@@ -358,6 +357,7 @@ class BranchAndBound:
         closed = self.second_order.prove(self.pool, self.composed, self._prover, self._tightened)
         if not closed:
             return False
+        self._stuck = [disjunct for disjunct in self._stuck if disjunct not in closed]
         self._pending = [batch.take(np.flatnonzero(~np.isin(batch.disjunct, closed))) for batch in self._pending]
         self._flush()
         return not len(self.pool) and (self._outcome.status is Status.SAT or not self._end())

@@ -146,7 +146,7 @@ def test_the_whole_box_is_left_when_further_steps_would_not_prove_it(
 def test_a_subdomain_that_is_stuck_leaves_no_proof(tmp_path: Path) -> None:
     question = prepared("fc", 1, tmp_path)
     bab, standing = start(question, below(question, 0.8), Limits())
-    bab._stuck = 1
+    bab._stuck = [0]
     assert not bab._end()
     assert (standing.outcome.status, standing.outcome.stuck) == (Status.UNKNOWN, 1)
     assert "1 subdomains with every ReLU fixed" in standing.outcome.detail

@@ -87,25 +87,32 @@ class SecondOrder:
             improved: Whether its hidden bounds have been improved.
         """
         task, now = self._task, time.monotonic()
-        if not self._asked or task.earlier is not None:
+        if not self._asked or task.earlier is not None or now > task.deadline or (self._tried and not improved):
             return []
-        if not improved:
-            if self._tried:
+        if not improved or self._trees is None:
+            left = self._left(pool)
+            if not left or not self._possible(composed, len(left)):
+                # Of fewer disjuncts they may be possible.
+                self._tried = True
                 return []
-            self._tried = True
-            trees = self._plant(self._left(pool), composed, prover, improved)
-            return self._grow(pool, trees, _SHARE * (task.deadline - now))
-        if self._trees is None:
-            self._began, self._trees = now, self._plant(self._left(pool), composed, prover, improved)
+            trees = self._plant(left, composed, prover, improved)
+            if not improved:
+                self._tried = True
+                return self._grow(pool, trees, now + _SHARE * (task.deadline - now), last=True)
+            self._began, self._trees = now, trees
         others = now - self._began - self._spent
         ratio = _RATIOS[subtrees.worth(composed.dual, task.limits.share_from)]
         if not self._trees or self._spent > ratio * others:
             return []
         left = self._left(pool)
         self._trees = {disjunct: planted for disjunct, planted in self._trees.items() if disjunct in left}
-        closed = self._grow(pool, self._trees, max(_TURN, _PART * others))
+        closed = self._grow(pool, self._trees, now + max(_TURN, _PART * others))
         self._spent += time.monotonic() - now
         return closed
+
+    def clear(self) -> None:
+        """Forgets trees that might have gone on: the search is over."""
+        self._trees = {}
 
     def restore(self) -> None:
         """Writes what is proved so where a search begins anew, over other bounds."""
@@ -128,11 +135,11 @@ class SecondOrder:
     def _plant(
         self, disjuncts: Sequence[int], composed: Composed, prover: Prover, improved: bool
     ) -> dict[int, _Planted]:
-        """Returns trees of disjuncts, by these, none of which has grown."""
-        if not disjuncts or not self._possible(composed, len(disjuncts)):
-            return {}
+        """Returns trees of disjuncts, by these, none of which has grown; fewer where the time is over."""
         task, trees = self._task, {}
         for disjunct in disjuncts:
+            if time.monotonic() > task.deadline:
+                break
             whole = self.wholes[disjunct]
             subject = subject_of(task.checker, self._root, composed, prover, whole)
             worth = _WORTH * min(float(whole.bound[0]), 0.0)
@@ -141,15 +148,14 @@ class SecondOrder:
             trees[disjunct] = _Planted(tree, subject, whole, improved)
         return trees
 
-    def _grow(self, pool: Pool, trees: dict[int, _Planted], seconds: float) -> list[int]:
-        """Lets trees grow for so long in all, and leaves in `trees` what may go on; returns what is proved."""
+    def _grow(self, pool: Pool, trees: dict[int, _Planted], until: float, last: bool = False) -> list[int]:
+        """Lets trees grow in equal parts until a time, leaves in `trees` what may go on, and returns what is proved."""
         out, proved = self._standing.outcome, self._standing.proved
         closed: list[int] = []
-        each = seconds / max(1, len(trees))
-        for disjunct, planted in [*trees.items()]:
-            tree = planted.tree
+        for after, (disjunct, planted) in zip(reversed(range(len(trees))), [*trees.items()], strict=True):
+            tree, now = planted.tree, time.monotonic()
             domains, leaves = tree.outcome.domains, tree.outcome.leaves
-            grown = tree.run(time.monotonic() + each)
+            grown = tree.run(now + max(0.0, until - now) / (after + 1), last)
             out.domains += grown.domains - domains
             out.certified += grown.leaves - leaves
             if grown.won:

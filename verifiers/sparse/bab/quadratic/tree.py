@@ -212,33 +212,41 @@ class QuadraticTree:
         self._rows: dict[int, NeuronRow] = {}
         self._proved = np.inf
         self._whole = LayerAscent(subject.layer())
-        #: Of open subdomains' rows, and of all else of them.
-        self._rows_mb, self._else_mb = 0.0, 0.0
+        #: Of open subdomains' rows, of all else of them, and of earlier neurons as they were drawn.
+        self._rows_mb, self._else_mb, self._drawn_mb = 0.0, 0.0, 0.0
         self.outcome = TreeOutcome()
-        #: Whether `run` has only paused.
-        self.paused = False
+        #: Whether `run` has only paused; whether it did so within the whole box's ascent, and when an ascent ends.
+        self.paused, self._cut, self._limit = False, False, deadline
         #: What is proved.
         self.kept = KeptTree(_LEAVES * memory_mb)
 
-    def run(self, until: float = math.inf) -> TreeOutcome:
+    def run(self, until: float = math.inf, last: bool = False) -> TreeOutcome:
         """Splits until nothing is open, there is a counterexample, nothing is left to split, or the time is over.
 
         Args:
             until: Value of `time.monotonic` from which on it pauses, once it has bounded something; then `run` goes on.
+            last: Whether it won't be called again, so that what it has begun ends then, too.
         """
-        out = self.outcome
-        before, self.paused = out.domains, False
-        if not before:
-            whole = np.zeros(self._subject.net.unstable, dtype=np.int8)
-            self._bound(whole, (), self._whole, begin(self._whole.layer), 0)
+        out, before = self.outcome, self.outcome.domains
+        if before and not self.paused:
+            return out
+        self.paused, self._limit = False, min(self._deadline, until) if last else self._deadline
+        if self._cut:
+            # The whole box again, from where its ascent was.
+            _, _, whole = self._open.pop()
+            self._else_mb -= whole.megabytes
+            self._whole_box(whole.ascended.dual, until)
+            out.domains -= 1
+        elif not before:
+            self._whole_box(begin(self._whole.layer), until)
         while self._open and not out.won:
             out.lowest, now = self._open[0][0], time.monotonic()
-            if now > self._deadline or out.domains >= self._most or out.lowest < self._worth:
+            if now > self._deadline or out.domains >= self._most or (out.lowest < self._worth and not self._cut):
                 return out
-            if now > until and out.domains > before:
+            if now > until and (self._cut or out.domains > before):
                 self.paused = True
                 return out
-            if self._else_mb > _ELSE * self._memory_mb:
+            if self._else_mb + self._drawn_mb > _ELSE * self._memory_mb:
                 return out
             _, _, worst = heapq.heappop(self._open)
             self._else_mb -= worst.megabytes
@@ -255,6 +263,13 @@ class QuadraticTree:
         if not out.won:
             out.proved = self._proved
         return out
+
+    def _whole_box(self, dual: Multipliers, until: float) -> None:
+        """Bounds the whole box, no longer than until a time, as its steps are those of all rows and many."""
+        whole, limit = np.zeros(self._subject.net.unstable, dtype=np.int8), self._limit
+        self._limit = min(limit, until)
+        self._bound(whole, (), self._whole, dual, 0)
+        self._cut, self._limit = time.monotonic() > self._limit, limit
 
     def _taken(self, subdomain: _Open) -> LayerAscent:
         """Returns an open subdomain's rows, which are open no more."""
@@ -274,6 +289,7 @@ class QuadraticTree:
         if place < self._subject.net.levels[-1][0]:
             if place not in self._rows:
                 self._rows[place] = self._subject.drawn(place)
+                self._drawn_mb += self._rows[place].coefficients.nbytes / 2**20
             phase = self._subject.phase(place, sign, self._rows[place], fixed)
             fixed, ascent = (*fixed, phase), LayerAscent(split(ascent.layer, phase))
             dual = Multipliers(np.append(dual.m, 0.0), np.append(dual.p, 0.0), dual.D, dual.v)
@@ -285,7 +301,7 @@ class QuadraticTree:
         """Bounds a subdomain, and opens it unless that is certified."""
         out, phases = self.outcome, self._subject.phases(signs, fixed)
         steps = _PART if part else _ROOT
-        ascended = ascent.climb(phases, dual, steps, 2 * _MARGIN, self._deadline, later=part > 0)
+        ascended = ascent.climb(phases, dual, steps, 2 * _MARGIN, self._limit, later=part > 0)
         out.domains += 1
         bound = ascended.bound
         if bound > _MARGIN:

@@ -10,7 +10,10 @@ import pytest
 
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.arrays import Float64Array
+from prunecert.verifiers.sparse.bab import leaf_lp
+from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
 from prunecert.verifiers.sparse.bab.quadratic import attempt
+from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree
 from tests.soundness.oracle import exact_margin
 from tests.verifiers.sparse.bab.test_input_splits import moved
 from tests.verifiers.sparse.searching import draw, search
@@ -57,12 +60,15 @@ def test_answers_are_exact_where_both_take_turns(tmp_path: Path, monkeypatch: py
     turns, closed, linear = 0, 0, 0
     grow = attempt.SecondOrder._grow
 
-    def counted(self: attempt.SecondOrder, pool: Any, trees: Any, seconds: float) -> list[int]:
+    def counted(self: attempt.SecondOrder, pool: Any, trees: Any, until: float, last: bool = False) -> list[int]:
         nonlocal turns
         turns += bool(trees)
-        return grow(self, pool, trees, seconds)
+        return grow(self, pool, trees, until, last)
 
     monkeypatch.setattr(attempt.SecondOrder, "_grow", counted)
+    # In turns of no length whole boxes would never be bounded.
+    whole = QuadraticTree._whole_box
+    monkeypatch.setattr(QuadraticTree, "_whole_box", lambda self, dual, _: whole(self, dual, np.inf))
     for kind, seed in (("conv", 0), ("conv", 1), ("conv", 2), ("conv-skip", 0), ("fc", 1)):
         drawn, network = draw(kind, seed, tmp_path)
         rng = np.random.default_rng(seed)
@@ -82,6 +88,39 @@ def test_answers_are_exact_where_both_take_turns(tmp_path: Path, monkeypatch: py
     assert turns > 10
     assert closed
     assert linear
+
+
+@pytest.mark.slow
+def test_a_closed_disjuncts_stuck_leaves_are_no_reason_to_give_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its linear programme said nothing of a leaf, but second-order bounds prove all of the disjunct later."""
+    monkeypatch.setattr(attempt, "_TURN", 5.0)
+    monkeypatch.setattr(attempt, "_WORTH", 1e6)
+    monkeypatch.setattr(leaf_lp, "settle", lambda *_: None)
+    close, stuck = BranchAndBound._close, []
+
+    def waiting(self: BranchAndBound) -> bool:
+        """Has linear bounds go first, until they are stuck."""
+        stuck.extend(self._stuck)
+        return not (self._tightened and not self._stuck) and close(self)
+
+    monkeypatch.setattr(BranchAndBound, "_close", waiting)
+    drawn, network = draw("fc", 19, tmp_path)
+    rng = np.random.default_rng(19)
+    center = rng.random(drawn.inputs)
+    low, high = (np.float32(center + side * 0.25).astype(float) for side in (-1, 1))
+    outputs = network.evaluate(rng.uniform(low, high, (200, drawn.inputs)))
+    spec = single_rows(rng, outputs)
+    margin = exact_margin(drawn, low, high, spec)
+    asked = moved(spec, margin.low - 0.005 * max(1.0, float(np.abs(outputs).max())))
+    options = {"tighten_after": 1, "second_order": True, "attack_steps": 0, "batch": 1}
+    run, out = search(network, low, high, asked, 20, **options)
+    assert stuck
+    assert run.branched is not None
+    assert set(stuck) <= set(run.branched.second_order.closed)
+    assert out.status is Status.UNSAT, out.detail
+    assert not run.branched.second_order._trees, "nothing is kept of trees that are over"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
 from prunecert.verifiers.sparse.bab.quadratic import tree as module
-from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, ascend, begin
+from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, LayerAscent, ascend, begin
+from prunecert.verifiers.sparse.bab.quadratic.last_layer import Multipliers
 from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject, TreeOutcome
 from tests.soundness.oracle import exact_margin
 from tests.verifiers.sparse.bab.quadratic.layers import KINDS, Small, parted, small
@@ -133,7 +135,9 @@ def test_rows_that_are_not_kept_are_drawn_anew(tmp_path: Path, monkeypatch: pyte
     assert trees[0] == pytest.approx(trees[1])
 
 
-def test_a_tree_that_pauses_is_the_same_tree(tmp_path: Path) -> None:
+def test_a_tree_that_pauses_is_the_same_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = QuadraticTree._whole_box
+    monkeypatch.setattr(QuadraticTree, "_whole_box", lambda self, dual, _: whole(self, dual, np.inf))
     question = small("conv", 1, tmp_path)
     lowest = float(question.values(question.points(np.random.default_rng(0), 3000)).min())
     root = grow(question, question.subject.constant, most=1).lowest
@@ -150,6 +154,61 @@ def test_a_tree_that_pauses_is_the_same_tree(tmp_path: Path) -> None:
         assert (turns > 1) is (until == 0)
     assert trees[0][0] > 3
     assert trees[0] == trees[1]
+
+
+def test_the_whole_boxs_ascent_ends_with_a_turn_and_goes_on_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is most of a turn where there are many rows: 9 s of one that should have taken 0.35."""
+    question = small("conv", 1, tmp_path)
+    lowest = float(question.values(question.points(np.random.default_rng(0), 3000)).min())
+    root = grow(question, question.subject.constant, most=1).lowest
+    subject = replace(question.subject, constant=question.subject.constant - root - 0.6 * (lowest - root))
+    whole = QuadraticTree(subject, time.monotonic() + 60, 60, -np.inf, 1e3, lambda w: False)
+    expected = whole.run()
+    limits: list[float] = []
+    climb = LayerAscent.climb
+
+    def short(self: LayerAscent, phases: Int8Array, dual: Multipliers, steps: int, *rest: Any, **later: Any) -> Any:
+        limits.append(rest[-1])
+        if len(limits) < 3:
+            steps = 5
+            time.sleep(0.02)
+        return climb(self, phases, dual, steps, *rest, **later)
+
+    monkeypatch.setattr(LayerAscent, "climb", short)
+    tree = QuadraticTree(subject, time.monotonic() + 60, 60, -np.inf, 1e3, lambda w: False)
+    soon = time.monotonic() + 0.01
+    first = tree.run(soon)
+    assert (tree.paused, first.domains, first.proved, limits) == (True, 1, None, [soon])
+    later = time.monotonic() + 0.01
+    assert (tree.run(later).domains, tree.paused) == (1, True)
+    out = tree.run()
+    assert limits[1] == later
+    assert limits[2] > later + 1
+    assert (out.proved is None) == (expected.proved is None)
+    assert out.lowest == pytest.approx(expected.lowest, abs=0.05 * abs(expected.lowest) + 1e-3)
+    assert tree.run() is out, "what has ended doesn't begin again"
+
+
+def test_what_is_begun_ends_with_the_last_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = small("conv", 1, tmp_path)
+    limits: list[float] = []
+    climb = LayerAscent.climb
+
+    def noted(self: LayerAscent, *arguments: Any, **later: Any) -> Any:
+        limits.append(arguments[-1])
+        return climb(self, *arguments, **later)
+
+    monkeypatch.setattr(LayerAscent, "climb", noted)
+    subject = replace(question.subject, constant=-1e3)
+    end, until = time.monotonic() + 60, time.monotonic() + 30
+    QuadraticTree(subject, end, 9, -np.inf, 1e3, lambda w: False).run(until, last=True)
+    assert set(limits) == {until}
+    limits.clear()
+    QuadraticTree(subject, end, 9, -np.inf, 1e3, lambda w: False).run(until)
+    assert limits[0] == until
+    assert set(limits[1:]) == {end}
 
 
 def test_memory_ends_a_tree(tmp_path: Path) -> None:
