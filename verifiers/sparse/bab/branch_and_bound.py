@@ -234,8 +234,8 @@ class BranchAndBound:
         leaves, earlier = [*self.leaves, *self._pending], self._task.earlier
         if len(self.pool):
             leaves.append(self.pool.take(len(self.pool)))
-        known = self._same and earlier is not None and earlier.latest
-        if not leaves or self.forgotten or self.second_order.closed or known:
+        old = self._same and earlier is not None and earlier.latest
+        if not leaves or self.forgotten or self.second_order.closed or old:
             return None
         bounds = (self._standing.crown, self._standing.proved)
         return transplant.keep(network, names, earlier, self._outcome, bounds, self.tree, leaves, self._places)

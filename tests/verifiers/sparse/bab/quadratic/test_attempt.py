@@ -113,9 +113,9 @@ def test_a_closed_disjuncts_stuck_leaves_are_no_reason_to_give_up(
     outputs = network.evaluate(rng.uniform(low, high, (200, drawn.inputs)))
     spec = single_rows(rng, outputs)
     margin = exact_margin(drawn, low, high, spec)
-    asked = moved(spec, margin.low - 0.005 * max(1.0, float(np.abs(outputs).max())))
+    close_spec = moved(spec, margin.low - 0.005 * max(1.0, float(np.abs(outputs).max())))
     options = {"tighten_after": 1, "second_order": True, "attack_steps": 0, "batch": 1}
-    run, out = search(network, low, high, asked, 20, **options)
+    run, out = search(network, low, high, close_spec, 20, **options)
     assert stuck
     assert run.branched is not None
     assert set(stuck) <= set(run.branched.second_order.closed)
