@@ -81,10 +81,10 @@ class Forms:
     def _walked(self, start: int, rows: Any) -> tuple[Any, Any, Any, Any]:
         """Returns rows [B, size] of a node's value as functions of w, constants, errors, and the c of `site`'s neurons.
 
-        λ max(z, 0) is λ z where z >= 0, 0 where z <= 0, else λ a z + λ h + λ h e. Each product is off by a unit, the
-        first one, in which a is at most 1, times |z|. Of all that is added up, constants, coefficients of e and of
-        `site`'s ReLUs, `every` times the magnitudes is charged. Neurons after `site` have a max(z, 0) of 0 at least and
-        of their bound at most.
+        λ max(z, 0) is λ z where z >= 0, 0 where z <= 0, else λ a z + λ h + λ h e; of `site`'s neurons with slots c is
+        λ. Each product is off by a unit, the first one, in which a is at most 1, times |z|. Of all that is added up,
+        constants, coefficients of e and of `site`'s ReLUs, `every` times the magnitudes is charged. Neurons after
+        `site` have a max(z, 0) of 0 at least and of their bound at most.
         """
         bounds, places = self._bounds, {at: np.full(len(slope), -1) for at, slope in self._slopes.items()}
         for at, index in self._slots.items():
