@@ -40,6 +40,13 @@ def _package(tmp_path: Path) -> Path:
     return package
 
 
+@pytest.fixture(name="own")
+def _own(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has that package be the one whose kernels are kept, in a folder of its own."""
+    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+
+
 def test_any_change_of_what_is_compiled_has_its_folder(package: Path) -> None:
     first = cache.key(package)
     assert cache.key(package) == first
@@ -79,11 +86,8 @@ def test_a_folder_that_cannot_be_read_is_not_one_without_sources(
         cache.key(package)
 
 
-def test_a_source_that_is_gone_means_other_kernels(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+@pytest.mark.usefixtures("own")
+def test_a_source_that_is_gone_means_other_kernels(package: Path) -> None:
     with cache.compiling("search"):
         pass
     assert not cache.pending("search")
@@ -95,7 +99,7 @@ def test_the_package_itself_is_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
     """Four times a start, which took a twentieth of it."""
     own = cache.key(Path(cache.__file__).parent)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "walk", lambda *_: pytest.fail("read again"))
+        patch.setattr(os, "walk", lambda *_, **__: pytest.fail("read again"))
         assert cache.key(Path(cache.__file__).parent) == own
 
 
@@ -176,11 +180,10 @@ def test_what_lies_in_it_is_looked_at_and_what_is_on_the_way(package: Path, tmp_
     assert cache.flaw(first) is None
 
 
+@pytest.mark.usefixtures("own")
 def test_what_is_compiled_is_said_until_it_is_kept(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
     assert cache.pending("search").startswith("compiling kernels, once for this machine: about ")
     with pytest.raises(KeyboardInterrupt), cache.compiling("search"):
         raise KeyboardInterrupt
@@ -202,19 +205,15 @@ def test_what_is_compiled_is_said_until_it_is_kept(
     assert cache.flaw(tmp_path / "kept") is None
 
 
-def test_all_kernels_are_those_of_bounds_as_well(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+@pytest.mark.usefixtures("own")
+def test_all_kernels_are_those_of_bounds_as_well() -> None:
     with cache.compiling("search"):
         pass
     assert not cache.pending("bounds")
 
 
-def test_one_compiles_and_the_others_wait(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+@pytest.mark.usefixtures("own")
+def test_one_compiles_and_the_others_wait() -> None:
     started, events = threading.Event(), []
 
     def second() -> None:

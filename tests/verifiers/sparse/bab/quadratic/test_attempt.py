@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -25,6 +25,29 @@ def single_rows(rng: np.random.Generator, outputs: Float64Array) -> OutputSpec:
     return OutputSpec(tuple((row, row @ outputs[rng.integers(len(outputs))]) for row in rows))
 
 
+class Drawn(NamedTuple):
+    """A network, a box, three disjuncts, their exact margin, and the size of outputs, at least 1."""
+
+    network: Any
+    low: Float64Array
+    high: Float64Array
+    spec: OutputSpec
+    margin: Any
+    scale: float
+
+
+def question(kind: str, seed: int, folder: Path, radius: float = 0.15) -> Drawn:
+    """Draws one whose disjuncts are near their thresholds."""
+    drawn, network = draw(kind, seed, folder)
+    rng = np.random.default_rng(seed)
+    center = rng.random(drawn.inputs)
+    low, high = (np.float32(center + side * radius).astype(float) for side in (-1, 1))
+    outputs = network.evaluate(rng.uniform(low, high, (200, drawn.inputs)))
+    spec = single_rows(rng, outputs)
+    margin = exact_margin(drawn, low, high, spec)
+    return Drawn(network, low, high, spec, margin, max(1.0, float(np.abs(outputs).max())))
+
+
 def ask(network: Any, low: Any, high: Any, spec: OutputSpec) -> Any:
     # After the first split, and over improved bounds again.
     return search(network, low, high, spec, 20, tighten_after=1, second_order=True)
@@ -33,14 +56,7 @@ def ask(network: Any, low: Any, high: Any, spec: OutputSpec) -> Any:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["fc", "conv", "skip", "conv-skip"])
 def test_answers_are_exact(kind: str, seed: int, tmp_path: Path) -> None:
-    drawn, network = draw(kind, seed, tmp_path)
-    rng = np.random.default_rng(seed)
-    center = rng.random(drawn.inputs)
-    low, high = (np.float32(center + side * 0.15).astype(float) for side in (-1, 1))
-    outputs = network.evaluate(rng.uniform(low, high, (200, drawn.inputs)))
-    spec = single_rows(rng, outputs)
-    margin = exact_margin(drawn, low, high, spec)
-    scale = max(1.0, float(np.abs(outputs).max()))
+    network, low, high, spec, margin, scale = question(kind, seed, tmp_path)
     for distance, truth in ((-0.02, Status.UNSAT), (-0.1, Status.UNSAT), (1e-3, Status.SAT)):
         edge = margin.low if truth is Status.UNSAT else margin.high
         run, out = ask(network, low, high, moved(spec, edge + distance * scale))
@@ -70,14 +86,7 @@ def test_answers_are_exact_where_both_take_turns(tmp_path: Path, monkeypatch: py
     whole = QuadraticTree._whole_box
     monkeypatch.setattr(QuadraticTree, "_whole_box", lambda self, dual, _: whole(self, dual, np.inf))
     for kind, seed in (("conv", 0), ("conv", 1), ("conv", 2), ("conv-skip", 0), ("fc", 1)):
-        drawn, network = draw(kind, seed, tmp_path)
-        rng = np.random.default_rng(seed)
-        center = rng.random(drawn.inputs)
-        low, high = (np.float32(center + side * 0.15).astype(float) for side in (-1, 1))
-        outputs = network.evaluate(rng.uniform(low, high, (200, drawn.inputs)))
-        spec = single_rows(rng, outputs)
-        margin = exact_margin(drawn, low, high, spec)
-        scale = max(1.0, float(np.abs(outputs).max()))
+        network, low, high, spec, margin, scale = question(kind, seed, tmp_path)
         for distance, truth in ((-0.005, Status.UNSAT), (1e-3, Status.SAT)):
             edge = margin.low if truth is Status.UNSAT else margin.high
             run, out = ask(network, low, high, moved(spec, edge + distance * scale))
@@ -106,16 +115,9 @@ def test_a_closed_disjuncts_stuck_leaves_are_no_reason_to_give_up(
         return not (self._tightened and not self._stuck) and close(self)
 
     monkeypatch.setattr(BranchAndBound, "_close", waiting)
-    drawn, network = draw("fc", 19, tmp_path)
-    rng = np.random.default_rng(19)
-    center = rng.random(drawn.inputs)
-    low, high = (np.float32(center + side * 0.25).astype(float) for side in (-1, 1))
-    outputs = network.evaluate(rng.uniform(low, high, (200, drawn.inputs)))
-    spec = single_rows(rng, outputs)
-    margin = exact_margin(drawn, low, high, spec)
-    close_spec = moved(spec, margin.low - 0.005 * max(1.0, float(np.abs(outputs).max())))
+    network, low, high, spec, margin, scale = question("fc", 19, tmp_path, radius=0.25)
     options = {"tighten_after": 1, "second_order": True, "attack_steps": 0, "batch": 1}
-    run, out = search(network, low, high, close_spec, 20, **options)
+    run, out = search(network, low, high, moved(spec, margin.low - 0.005 * scale), 20, **options)
     assert stuck
     assert run.branched is not None
     assert set(stuck) <= set(run.branched.second_order.closed)
@@ -128,12 +130,7 @@ def test_a_disjunct_that_is_closed_is_taken_out(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(attempt, "_MOST", (200, 200))
     closed = 0
     for seed in range(3):
-        drawn, network = draw("conv", seed, tmp_path)
-        rng = np.random.default_rng(seed)
-        center = rng.random(drawn.inputs)
-        low, high = (np.float32(center + side * 0.15).astype(float) for side in (-1, 1))
-        spec = single_rows(rng, network.evaluate(rng.uniform(low, high, (200, drawn.inputs))))
-        margin = exact_margin(drawn, low, high, spec)
+        network, low, high, spec, margin, _ = question("conv", seed, tmp_path)
         run, out = ask(network, low, high, moved(spec, margin.low - 0.02 * max(1.0, margin.high - margin.low)))
         assert out.status is Status.UNSAT
         closed += run.branched is not None and len(run.branched.second_order.closed)

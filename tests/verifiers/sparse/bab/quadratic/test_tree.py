@@ -26,6 +26,14 @@ def grow(question: Small, constant: float, most: int = 600) -> TreeOutcome:
     return QuadraticTree(subject, time.monotonic() + 60, most, -np.inf, 1e3, lambda w: False).run()
 
 
+def between(folder: Path) -> Subject:
+    """Returns a row whose threshold lies between the whole box's bound and values that occur, so that it is split."""
+    question = small("conv", 1, folder)
+    lowest = float(question.values(question.points(np.random.default_rng(0), 3000)).min())
+    root = grow(question, question.subject.constant, most=1).lowest
+    return replace(question.subject, constant=question.subject.constant - root - 0.6 * (lowest - root))
+
+
 def check(kind: str, seed: int, tmp_path: Path) -> bool:
     """Asks about the row above and below its exact minimum; returns whether what holds is proved."""
     question = small(kind, seed, tmp_path, radius=0.2)
@@ -117,10 +125,7 @@ def test_earlier_neurons_are_split_too(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_rows_that_are_not_kept_are_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With no memory for rows trees are the same."""
-    question = small("conv", 1, tmp_path)
-    lowest = float(question.values(question.points(np.random.default_rng(0), 3000)).min())
-    root = grow(question, question.subject.constant, most=1).lowest
-    subject = replace(question.subject, constant=question.subject.constant - root - 0.6 * (lowest - root))
+    subject = between(tmp_path)
     trees = []
     for share in (0.5, 0.0):
         monkeypatch.setattr(module, "_ROWS", share)
@@ -138,10 +143,7 @@ def test_rows_that_are_not_kept_are_drawn_anew(tmp_path: Path, monkeypatch: pyte
 def test_a_tree_that_pauses_is_the_same_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = QuadraticTree._whole_box
     monkeypatch.setattr(QuadraticTree, "_whole_box", lambda self, dual, _: whole(self, dual, np.inf))
-    question = small("conv", 1, tmp_path)
-    lowest = float(question.values(question.points(np.random.default_rng(0), 3000)).min())
-    root = grow(question, question.subject.constant, most=1).lowest
-    subject = replace(question.subject, constant=question.subject.constant - root - 0.6 * (lowest - root))
+    subject = between(tmp_path)
     trees = []
     for until in (np.inf, 0.0):
         tree = QuadraticTree(subject, time.monotonic() + 60, 60, -np.inf, 1e3, lambda w: False)
@@ -160,10 +162,7 @@ def test_the_whole_boxs_ascent_ends_with_a_turn_and_goes_on_in_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is most of a turn where there are many rows: 9 s of one that should have taken 0.35."""
-    question = small("conv", 1, tmp_path)
-    lowest = float(question.values(question.points(np.random.default_rng(0), 3000)).min())
-    root = grow(question, question.subject.constant, most=1).lowest
-    subject = replace(question.subject, constant=question.subject.constant - root - 0.6 * (lowest - root))
+    subject = between(tmp_path)
     whole = QuadraticTree(subject, time.monotonic() + 60, 60, -np.inf, 1e3, lambda w: False)
     expected = whole.run()
     limits: list[float] = []
