@@ -11,7 +11,7 @@ import hashlib
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from prunecert.verifiers.checker.proof import LARGEST_TEXT, Tree, check_stream
 from prunecert.verifiers.checker.vnnlibfile import Case, read_property
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
-from prunecert.verifiers.sparse.certified_trees import TreeWriter, UncertifiedError, walks
+from prunecert.verifiers.sparse.certified_trees import TreeWriter, UncertifiedError
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.proofs.boxes import UnprovedBoxError, cut_boxes, few_inputs
@@ -40,7 +40,9 @@ from prunecert.verifiers.sparse.proofs.certificate import (
     Walk,
     encode_sat,
     encode_unsat,
+    stream,
 )
+from prunecert.verifiers.sparse.proofs.hidden_bounds import walks
 from prunecert.verifiers.sparse.proofs.relevant import SHARES, relevant
 from prunecert.verifiers.sparse.warmup import warm_up
 
@@ -49,18 +51,22 @@ Single = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class Attempt:
     """A way to a proof where bounds of the whole box are none.
 
     Args:
         limits: Of the search.
         finished: Searches that are done already.
         cut: Whether inputs are cut instead.
+        within: Whether hidden neurons are bounded just as in the search, see `TreeWriter.prove`.
+        used: The searches whose trees were taken; filled in the attempt.
     """
 
     limits: Limits
     finished: tuple[Search, ...] = ()
     cut: bool = False
+    within: bool = False
+    used: list[Search] = field(default_factory=list)
 
 
 class Certifier:
@@ -135,12 +141,12 @@ class Certifier:
         limits = limits or Limits()
         # A leaf of default slopes may hold over the bounds that it was found for and not over better ones. And a search
         # that begins with better ones has no second-order bounds.
-        attempts = [_Attempt(limits), _Attempt(replace(limits, tighten_after=0))]
+        attempts = [Attempt(limits), Attempt(replace(limits, tighten_after=0))]
         if all(map(few_inputs, cases)):
             # At once where the search cut inputs, too.
-            attempts.insert(0 if any(run.by_inputs for run in finished) else 2, _Attempt(limits, cut=True))
+            attempts.insert(0 if any(run.by_inputs for run in finished) else 2, Attempt(limits, cut=True))
         if finished:
-            attempts.insert(0, _Attempt(limits, tuple(finished)))
+            attempts.insert(0, Attempt(limits, tuple(finished)))
         while True:
             attempt, how = attempts.pop(0), "bab"
             # Another way has its own time: what was tried before may have used all of it.
@@ -153,17 +159,20 @@ class Certifier:
                 searched = time.monotonic() - begin
                 return self._checked(vnnlib, content, how, searched), content
             except UncertifiedError as error:
-                if not error.refused and not attempt.finished:
+                if error.refused and attempt.used and not attempt.within:
+                    # The same trees, over bounds as the search had them.
+                    attempts.insert(0, replace(attempt, finished=tuple(attempt.used), within=True, used=[]))
+                elif not error.refused and not attempt.finished:
                     # What was looked for and not found isn't looked for again, but in another way.
                     attempts = [other for other in attempts if other.cut != attempt.cut]
                 if how != "bab" or not attempts:
                     return Written(str(error.status), str(error), search_s=time.monotonic() - begin), b""
 
-    def _proved(self, cases: Sequence[Case], digest: bytes, deadline: float, attempt: _Attempt) -> tuple[str, bytes]:
+    def _proved(self, cases: Sequence[Case], digest: bytes, deadline: float, attempt: Attempt) -> tuple[str, bytes]:
         """Returns a certificate of all boxes, or of a counterexample to one, and how it came about."""
         proofs, hows = [], ["intervals"]
         for case in cases:
-            proof, how = self._case(case, deadline, attempt.limits, attempt.finished, cut=attempt.cut)
+            proof, how = self._case(case, deadline, attempt)
             if not isinstance(proof, CaseProof):
                 return how, encode_sat(self._sha256, digest, proof)
             proofs.append(proof)
@@ -184,20 +193,21 @@ class Certifier:
             raise UncertifiedError(Status.UNKNOWN, reason, refused=True) from error
         return Written(report.answer, "", how, report.leaves, len(content), searched, time.monotonic() - begin)
 
-    def _case(
-        self, case: Case, deadline: float, limits: Limits, finished: Sequence[Search] = (), *, cut: bool = False
-    ) -> tuple[CaseProof | Single, str]:
+    def _case(self, case: Case, deadline: float, attempt: Attempt) -> tuple[CaseProof | Single, str]:
         """Returns a proof of one box, or a counterexample, and how it came about.
 
         Raises:
             UncertifiedError: There is none.
         """
-        split = any(run.branched and (run.branched.leaves or run.branched.second_order.proofs) for run in finished)
+        runs = [run.branched for run in attempt.finished if run.branched]
+        split = any(run.leaves or run.second_order.proofs for run in runs)
         how, bounds, leaves = self._at_root(case, quick=split)
         if None not in leaves:
             return CaseProof(bounds, [[leaf] for leaf in leaves if leaf is not None]), how
-        if not cut:
-            proof = self._trees.prove(case, leaves, deadline, limits, finished)
+        if not attempt.cut:
+            proof = self._trees.prove(
+                case, leaves, deadline, attempt.limits, attempt.finished, within=attempt.within, used=attempt.used
+            )
             return proof, "bab" if isinstance(proof, CaseProof) else "witness"
         try:
             return cut_boxes(self._network, case, bounds, deadline), "boxes"
@@ -225,7 +235,7 @@ class Certifier:
                 break
             how = "crown" if share else "crown-ibp"
             if share == 1.0:
-                bounds = [SiteBounds((Walk(),) if site in chosen else ()) for site in sites]
+                bounds = [SiteBounds(walks(self._network, site)) for site in sites]
             elif share:
                 rows = [k for leaf, span in zip(leaves, case.spans, strict=True) if leaf is None for k in range(*span)]
                 neurons = relevant(tree, rows, share)
@@ -244,7 +254,7 @@ class Certifier:
         """
         leaves: list[Leaf | None] = [None] * len(case.spans)
         with np.errstate(all="ignore"):
-            tree = Tree(_stream(CaseProof(bounds, [])), self._network, case)
+            tree = Tree(stream(CaseProof(bounds, [])), self._network, case)
             for stop in stops:
                 least: Array = tree.root.bounds.below(len(tree.nodes) - 1, np.eye(len(case.rows)), stop)
                 for k, (first, last) in enumerate(case.spans):
@@ -257,10 +267,6 @@ class Certifier:
     def _last_relu(self) -> int:
         """Returns the last ReLU before the output; walks that stop there are intervals."""
         return max((at for at, node in enumerate(self._network.nodes) if node.relu), default=0)
-
-
-def _stream(proof: CaseProof) -> files.Stream:
-    return files.Stream(io.BytesIO(encode_unsat(bytes(32), bytes(32), [proof])))
 
 
 class refusing:  # noqa: N801 (a context manager, used like a function)

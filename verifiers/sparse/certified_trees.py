@@ -24,7 +24,8 @@ from prunecert.verifiers.sparse.bab.tree_proof import IncompleteTreeError, first
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.proofs.certificate import Bounded, CaseProof, Entry, Leaf, Parabolas, SiteBounds, Walk
+from prunecert.verifiers.sparse.proofs.certificate import Bounded, CaseProof, Entry, Leaf, Parabolas, SiteBounds
+from prunecert.verifiers.sparse.proofs.hidden_bounds import followed, walks
 from prunecert.verifiers.sparse.threads import threads
 
 Single = npt.NDArray[np.float32]
@@ -61,6 +62,9 @@ class TreeWriter:
         deadline: float,
         limits: Limits,
         finished: Sequence[Search] = (),
+        *,
+        within: bool = False,
+        used: list[Search] | None = None,
     ) -> CaseProof | Single:
         """Returns a proof of what is still open of a box, or a counterexample.
 
@@ -70,6 +74,10 @@ class TreeWriter:
             deadline: `time.monotonic` at which a new search ends.
             limits: Of a new search.
             finished: Searches that are done; the tree of one that was about this box is taken.
+            within: Whether hidden neurons are bounded just as in the search: by walks whose slopes are its own, and
+                improved bounds within these, for each alternative anew. Else walks with default slopes go over what
+                has been improved before them, which takes less, and mostly, but not always, is at least as good.
+            used: Where the searches are kept whose trees are taken.
 
         Raises:
             UncertifiedError: There is none.
@@ -78,7 +86,7 @@ class TreeWriter:
         proofs: dict[int, list[Entry]] = {k: [leaf] for k, leaf in enumerate(leaves) if leaf is not None}
         # Those over which the leaves were found.
         network = self._network
-        bounds = [SiteBounds((Walk(),) if walks(network, site) else ()) for site in network.sites]
+        bounds = [SiteBounds(walks(network, site)) for site in network.sites]
         run, places = _fitting(case, finished)
         for every in (False, True):
             if run is None:
@@ -95,7 +103,9 @@ class TreeWriter:
                 raise UncertifiedError(outcome.status, outcome.detail or "the search left it open")
             if run.by_inputs:
                 raise UncertifiedError(Status.UNKNOWN, "the search split inputs, of which no tree is kept")
-            own, split = self._tree(run)
+            if used is not None:
+                used.append(run)
+            own, split = self._tree(run, case if within else None)
             for k in [k for k in left if places[k][0] in split]:
                 number, order = places[k]
                 tree = [
@@ -126,8 +136,13 @@ class TreeWriter:
         run.run()
         return run
 
-    def _tree(self, run: Search) -> tuple[list[SiteBounds], dict[int, list[Entry]]]:
-        """Returns how a search bounded the network, and its trees by alternative; nothing where CROWN did it all."""
+    def _tree(self, run: Search, within: Case | None = None) -> tuple[list[SiteBounds], dict[int, list[Entry]]]:
+        """Returns how a search bounded the network, and its trees by alternative; nothing where CROWN did it all.
+
+        Args:
+            run: The search.
+            within: Its box, if its bounds are to be followed step by step, see `prove`.
+        """
         branched, network = run.branched, self._network
         if branched is None:
             return [], {}
@@ -154,20 +169,17 @@ class TreeWriter:
         except IncompleteTreeError as error:
             raise UncertifiedError(Status.UNKNOWN, str(error)) from error
         walked = {mine: walks(network, site) for mine, site in places.items()}
-        bounds = sites(branched, walked)
         first = {k: proof for k, proof in proofs.items() if not proof.improved} if branched.tightened else {}
         curved = {k: entries(proof, places) for k, proof in proofs.items()}
-        if first:
-            # They hold for the bounds that were there then, all others for better ones.
-            split = {number: [Bounded(bounds), *tree] for number, tree in split.items()}
-            curved = {k: tree if k in first else [Bounded(bounds), *tree] for k, tree in curved.items()}
-            bounds = first_sites(next(iter(first.values())), walked)
-        return bounds, split | curved
-
-
-def walks(network: Network, site: int) -> bool:
-    """Whether walks can improve a node's intervals: not if it is affine in the input."""
-    return any(network.nodes[source].relu or source for source in network.nodes[site].sources)
+        if not first and within is None:
+            return sites(branched, walked), split | curved
+        # The first ones hold for the bounds that were there then, all others for better ones.
+        better = Bounded(sites(branched, {mine: walks(network, site, within=True) for mine, site in places.items()}))
+        nested = {k: [better, *tree] for k, tree in (split | curved).items() if k not in first}
+        if within is None:
+            return first_sites(next(iter(first.values())), walked), nested | {k: curved[k] for k in first}
+        slots = {k: Bounded(first_sites(proof, dict.fromkeys(walked, ()))) for k, proof in first.items()}
+        return followed(network, within), nested | {k: [slots[k], *curved[k]] for k in first}
 
 
 def _numbered(case: Case, left: Sequence[int]) -> list[tuple[int, tuple[int, int, int]]]:

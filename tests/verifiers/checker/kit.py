@@ -21,7 +21,7 @@ from prunecert.verifiers.checker.vnnlibfile import read_property
 from prunecert.verifiers.formats.vnnlib import write
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.quadratic import attempt
-from prunecert.verifiers.sparse.certificates import Certifier
+from prunecert.verifiers.sparse.certificates import Attempt, Certifier
 from prunecert.verifiers.sparse.proofs.certificate import CaseProof
 from tests.soundness.networks import Array, Network
 from tests.soundness.questions import FAMILIES, Question, around, robustness, seeded
@@ -54,7 +54,7 @@ class Files:
         network = read_network(self.onnx.read_bytes())
         sizes = network.nodes[0].size, network.nodes[network.output].size
         (case,) = read_property(self.vnnlib.read_bytes(), *sizes)
-        proof, _ = certifier._case(case, np.inf, limits or Limits(attack_steps=0))
+        proof, _ = certifier._case(case, np.inf, Attempt(limits or Limits(attack_steps=0)))
         assert isinstance(proof, CaseProof)
         return proof
 

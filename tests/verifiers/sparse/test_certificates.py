@@ -19,7 +19,7 @@ from prunecert.verifiers.sparse import certificates, certified_trees
 from prunecert.verifiers.sparse.bab.lines import subtrees
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
-from prunecert.verifiers.sparse.certificates import Certifier
+from prunecert.verifiers.sparse.certificates import Attempt, Certifier
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.onnx.reader import read_network as read_sparse
@@ -62,7 +62,7 @@ def test_bounds_that_the_search_improves_get_walks_of_their_own(family: str, tmp
     network = read_network(files.onnx.read_bytes())
     (case,) = read_property(files.vnnlib.read_bytes(), network.nodes[0].size, network.nodes[network.output].size)
     limits = Limits(attack_steps=0, tighten_after=1, root_steps=1, steps=1)
-    proof, how = certifier._case(case, np.inf, limits)
+    proof, how = certifier._case(case, np.inf, Attempt(limits))
     assert isinstance(proof, CaseProof)
     assert how == "bab"
     assert any(walk.neurons is not None for site in proof.sites for walk in site.walks)
@@ -220,7 +220,7 @@ def test_trees_over_shared_lines_are_proofs_too(family: str, tmp_path: Path, mon
         return grown
 
     monkeypatch.setattr(subtrees, "grow", count)
-    proof, how = certifier._case(case, np.inf, limits)
+    proof, how = certifier._case(case, np.inf, Attempt(limits))
     assert isinstance(proof, CaseProof)
     assert how == "bab"
     assert sum(shared) > 1

@@ -9,8 +9,8 @@ from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.checker.network import read_network
 from prunecert.verifiers.checker.vnnlibfile import Case, read_property
 from prunecert.verifiers.sparse.bab.outcome import Limits
-from prunecert.verifiers.sparse.certificates import Certifier
-from prunecert.verifiers.sparse.certified_trees import _places, walks
+from prunecert.verifiers.sparse.certificates import Attempt, Certifier
+from prunecert.verifiers.sparse.certified_trees import _places
 from prunecert.verifiers.sparse.proofs.certificate import Bounded, CaseProof, Leaf
 from tests.verifiers.checker import kit
 
@@ -23,7 +23,7 @@ def test_what_crown_proves_for_the_search_alone_gets_a_tree_of_its_own(monkeypat
     certifier = Certifier(files.onnx)
     # This box is proved by walks alone; here none of them does.
     monkeypatch.setattr(certifier, "_at_root", lambda case, quick: ("crown", [], [None] * len(case.spans)))
-    proof, how = certifier._case(case, np.inf, Limits())
+    proof, how = certifier._case(case, np.inf, Attempt(Limits()))
     assert isinstance(proof, CaseProof)
     assert how == "bab"
     assert all(isinstance(tree[0], Bounded) and isinstance(tree[1], Leaf) for tree in proof.trees)
@@ -48,8 +48,3 @@ def test_alternatives_are_found_again_whatever_their_order_and_that_of_their_row
         np.testing.assert_array_equal(disjuncts[number][1][place], limits[first:last])
     other = OutputSpec(((rows[:3], limits[:3] + 1), *disjuncts[:2]))
     assert sorted(_places(case, other)) == [1, 2]
-
-
-def test_walks_help_where_something_comes_before() -> None:
-    network = read_network(kit.questions("conv-skip")[0].onnx.read_bytes())
-    assert [walks(network, site) for site in network.sites[:2]] == [False, True]

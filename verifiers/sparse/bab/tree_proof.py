@@ -22,17 +22,18 @@ class IncompleteTreeError(ValueError):
     """The search left a part without a proof; the message says which."""
 
 
-def sites(run: BranchAndBound, walked: Mapping[int, bool]) -> list[SiteBounds]:
+def sites(run: BranchAndBound, walked: Mapping[int, tuple[Walk, ...]]) -> list[SiteBounds]:
     """Returns how the nodes that feed ReLUs were bounded.
 
     Args:
         run: A search that answered `unsat` and split.
-        walked: Of each such node, whether walks can improve its intervals.
+        walked: Of each such node the walks before those with slopes of the search's. Where these bounds stand within
+            `first_sites` they aren't made to the input again, which might stabilise other neurons than the search had.
     """
     nodes, indices = run.prover.nodes, run.prover.indices
     result = []
     for node in run.checker.activated:
-        walks = [Walk()] if walked[node] else []
+        walks = [*walked[node]]
         for part in run.tightened:
             before = nodes < node
             same = np.array_equal(part.before[0], nodes[before]) and np.array_equal(part.before[1], indices[before])
@@ -42,14 +43,14 @@ def sites(run: BranchAndBound, walked: Mapping[int, bool]) -> list[SiteBounds]:
     return result
 
 
-def first_sites(proof: KeptProof, walked: Mapping[int, bool]) -> list[SiteBounds]:
+def first_sites(proof: KeptProof, walked: Mapping[int, tuple[Walk, ...]]) -> list[SiteBounds]:
     """Returns how they were bounded before hidden bounds were improved.
 
     Args:
         proof: By second-order bounds, over these.
-        walked: As in `sites`.
+        walked: Of each node that feeds ReLUs its walks.
     """
-    return [SiteBounds((Walk(),) if own else (), proof.indices[proof.nodes == node]) for node, own in walked.items()]
+    return [SiteBounds(own, proof.indices[proof.nodes == node]) for node, own in walked.items()]
 
 
 def trees(run: BranchAndBound, places: Mapping[int, int]) -> dict[int, list[Entry]]:

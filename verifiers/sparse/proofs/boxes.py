@@ -10,7 +10,6 @@ boxes of few inputs.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.verifiers.checker.files import Stream
 from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.checker.proof import LARGEST_DEPTH, Tree
 from prunecert.verifiers.checker.vnnlibfile import Case
@@ -29,7 +27,7 @@ from prunecert.verifiers.sparse.proofs.certificate import (
     Entry,
     Leaf,
     SiteBounds,
-    encode_unsat,
+    stream,
 )
 
 Array = npt.NDArray[np.float64]
@@ -74,7 +72,7 @@ def _tree(
             raise UnprovedBoxError(f"{len(todo)} parts of the box are open, {len(entries)} steps of the proof are done")
         low, high, depth = todo.pop()
         with np.errstate(all="ignore"):
-            part = Tree(_stream(walked), network, case._replace(lower=low, upper=high))
+            part = Tree(stream(CaseProof(walked, [])), network, case._replace(lower=low, upper=high))
             leaf = _leaf(part, span)
             if leaf is not None:
                 entries += [Bounded(walked), leaf]
@@ -112,7 +110,3 @@ def _widest(part: Tree, span: tuple[int, int], low: Array, high: Array) -> int:
         sources = [values[source] for source in node.sources]
         values.append(sources[0] if node.relu else node.forward(sources, abs))
     return int(varying[values[-1][:, slice(*span)].sum(axis=1).argmax()])
-
-
-def _stream(walked: Sequence[SiteBounds]) -> Stream:
-    return Stream(io.BytesIO(encode_unsat(bytes(32), bytes(32), [CaseProof(walked, [])])))

@@ -5,6 +5,7 @@ Nothing here is believed by anybody: what is written wrongly is refused when it 
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.verifiers.checker.files import HEAD, MAGIC, VERSION
+from prunecert.verifiers.checker.files import HEAD, MAGIC, VERSION, Stream
 from prunecert.verifiers.checker.proof import BOUNDS, CUT, LEAF, PARABOLAS, SPLIT
 
 Indices = npt.NDArray[np.int64]
@@ -222,3 +223,8 @@ def encode_sat(network: bytes, property_: bytes, witness: Single) -> bytes:
         witness: The input, flat.
     """
     return _file(1, network, property_, _numbers(witness, "<f4"))
+
+
+def stream(proof: CaseProof) -> Stream:
+    """Returns the proof of one box as the checker reads it, of no network and property."""
+    return Stream(io.BytesIO(encode_unsat(bytes(32), bytes(32), [proof])))

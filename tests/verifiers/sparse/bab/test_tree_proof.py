@@ -9,7 +9,7 @@ import pytest
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
 from prunecert.verifiers.sparse.bab.tree_proof import IncompleteTreeError, sites, trees
-from prunecert.verifiers.sparse.proofs.certificate import Leaf, Split
+from prunecert.verifiers.sparse.proofs.certificate import Leaf, Split, Walk
 from tests.verifiers.sparse.searching import draw, edge, search
 
 
@@ -54,7 +54,7 @@ def test_every_leaf_of_the_tree_is_there_once_below_its_splits(run: BranchAndBou
 
 
 def test_slopes_are_stated_for_the_neurons_that_are_unstable(run: BranchAndBound) -> None:
-    bounds = sites(run, dict.fromkeys(run.checker.activated, True))
+    bounds = sites(run, dict.fromkeys(run.checker.activated, (Walk(),)))
     width = sum(len(site.slots) for site in bounds)
     assert width == len(run.prover.nodes)
     for tree in trees(run, places(run)).values():
