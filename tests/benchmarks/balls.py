@@ -21,6 +21,7 @@ from statistics import fmean, median
 import numpy as np
 from scipy import sparse
 
+from prunecert.errors import run_main
 from prunecert.models.data import load
 from prunecert.models.export import export_onnx
 from prunecert.verifiers.output_spec import OutputSpec
@@ -130,4 +131,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -31,6 +31,7 @@ import numpy as np
 
 from prunecert.bench import export
 from prunecert.bench.results.schema import between_marks
+from prunecert.errors import run_main
 from prunecert.files import write_text
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.checker import check
@@ -155,7 +156,7 @@ def head() -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
 
 
-def main() -> None:
+def main() -> int:
     """Prints the table."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("folder", type=Path)
@@ -182,7 +183,8 @@ def main() -> None:
     if options.document is not None:
         text = options.document.read_text(encoding="utf-8")
         write_text(options.document, between_marks(text, BEGIN, END, "\n".join([*lines, ""])))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

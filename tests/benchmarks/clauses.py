@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prunecert.errors import run_main
 from prunecert.verifiers.base import Instance, Status
 from prunecert.verifiers.sparse.arrays import Int64Array
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
@@ -193,4 +194,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -35,6 +35,7 @@ from statistics import fmean, median
 
 import numpy as np
 
+from prunecert.errors import run_main
 from prunecert.models.data import load
 from prunecert.models.export import export_onnx
 from prunecert.verifiers.base import OutputSpec, Status
@@ -309,4 +310,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

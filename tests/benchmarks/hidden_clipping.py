@@ -19,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 
+from prunecert.errors import run_main
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab import input_splits
 from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes
@@ -128,4 +129,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
 
-from prunecert.errors import UserError
+from prunecert.errors import UserError, run_main
 from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status, UnsupportedError
@@ -131,4 +131,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -34,6 +34,7 @@ from prunecert.bench.planning.plan import robustness_instance
 from prunecert.bench.results.schema import between_marks
 from prunecert.bench.running.margin_transfer import Transfer, carries
 from prunecert.bench.schema.suite import load_suite
+from prunecert.errors import run_main
 from prunecert.files import write_text
 from prunecert.models.checkpoint_folders import CHECKPOINTS, locate
 from prunecert.models.data import Dataset
@@ -217,7 +218,7 @@ class Family:
         return Loaded(name, export, self._data, self._options.timeout)
 
 
-def main() -> None:
+def main() -> int:
     """Prints the table."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--families", default=",".join(FAMILIES), help="of networks, comma-separated")
@@ -243,7 +244,8 @@ def main() -> None:
     if options.document is not None:
         text = options.document.read_text(encoding="utf-8")
         write_text(options.document, between_marks(text, BEGIN, END, "\n".join([*lines, ""])))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prunecert.errors import run_main
 from prunecert.verifiers.base import Instance
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
 from prunecert.verifiers.sparse.bab.outcome import Limits
@@ -97,4 +98,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

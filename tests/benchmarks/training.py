@@ -259,4 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # Another revision's package may be what is imported here.
+    from prunecert.errors import run_main
+
+    run_main(main)

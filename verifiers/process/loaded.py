@@ -123,8 +123,12 @@ class LoadedProcess:
         if process is not None:
             process.kill()
 
-    def start(self) -> None:
+    def start(self, *, ahead: bool = False) -> None:
         """Starts a process, if none runs.
+
+        Args:
+            ahead: Whether nobody waits for it yet, nor perhaps ever will: what takes long once on a machine is then
+                left to a later start.
 
         Raises:
             ProcessError: None can be started.
@@ -145,7 +149,11 @@ class LoadedProcess:
                     self._process.kill()
                 if limit is None:
                     # Looked up while the interpreter starts.
-                    limit = self._start_limit()
+                    preparation = self._class.preparation()
+                    if preparation and ahead:
+                        self.drop()
+                        return
+                    limit = self._start_limit(preparation)
                 target = (self._class.__module__, self._class.__qualname__, self._settings, self._device)
                 _, start_s = self._process.ask("start", target, limit, self._grace_s)
                 self.start_s = start_s + self._process.spawn_s
@@ -159,9 +167,8 @@ class LoadedProcess:
                 self.drop()
                 raise
 
-    def _start_limit(self) -> float:
+    def _start_limit(self, preparation: str) -> float:
         """Says what a first start on this machine has to do; returns the seconds that the start may take."""
-        preparation = self._class.preparation()
         if not preparation:
             return self._start_limit_s
         _announce(preparation)

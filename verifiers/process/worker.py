@@ -8,6 +8,7 @@ failure its own status (see `Worker.verify`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,22 +113,24 @@ class Worker:
         What fails here fails again, and is said, when an instance is asked.
         """
         if self._class.preparation():
-            self._start_quietly()
+            self._start_quietly(ahead=False)
 
     def start_ahead(self) -> None:
         """Starts the process in the background, if none runs; `verify` waits for it.
 
-        A caller that knows that it will ask can read its files meanwhile.
+        A caller that will ask, unless its files turn out to be none, can read them meanwhile. What `prepare` does isn't
+        done so: nobody should wait a minute for being told that there is no network in a file.
         """
-        self._ahead = threading.Thread(target=self._start_quietly, name=f"start {self.name}", daemon=True)
+        starter = functools.partial(self._start_quietly, ahead=True)
+        self._ahead = threading.Thread(target=starter, name=f"start {self.name}", daemon=True)
         self._ahead.start()
 
-    def _start_quietly(self) -> None:
+    def _start_quietly(self, *, ahead: bool) -> None:
         with self._lock:
             # A failure is said where an instance is asked, which tries again.
             with contextlib.suppress(ProcessError, OSError):
                 if not self.closed():
-                    self._process.start()
+                    self._process.start(ahead=ahead)
             if self.closed():
                 self._process.end()
 

@@ -39,19 +39,35 @@ def fine(network: Path, count: int) -> list[Instance]:
 
 
 @pytest.mark.slow
-def test_a_process_may_start_while_its_caller_does_something_else(network: Path, cold: Path) -> None:
+def test_a_process_may_start_while_its_caller_does_something_else(network: Path) -> None:
     before = set(psutil.Process().children(recursive=True))
-    with Worker("faulty-cold", threads=1) as subject:
+    with Worker("faulty", threads=1) as subject:
         subject.start_ahead()
+        assert subject._ahead is not None
+        subject._ahead.join()
+        pid = subject.pid
+        assert pid is not None
         (verdict,) = subject.verify(fine(network, 1))
+        assert subject.pid == pid
     assert verdict.status is Status.UNKNOWN
-    assert verdict.times.start_s > 1
-    cold.unlink()
-    hasty = Worker("faulty-cold", threads=1)
+    hasty = Worker("faulty", threads=1)
     hasty.start_ahead()
     hasty.close()
     assert set(psutil.Process().children(recursive=True)) <= before
-    assert not cold.exists(), "it was ended before it had started"
+
+
+@pytest.mark.slow
+def test_what_takes_long_once_is_not_done_ahead(network: Path, cold: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A caller that finds no network in its file would have waited for nothing."""
+    with Worker("faulty-cold", threads=1) as subject:
+        subject.start_ahead()
+        assert subject._ahead is not None
+        subject._ahead.join()
+        assert (subject.pid, cold.exists(), capsys.readouterr().err) == (None, False, "")
+        (verdict,) = subject.verify(fine(network, 1))
+    assert (verdict.status, cold.exists()) == (Status.UNKNOWN, True)
+    assert verdict.times.start_s > 1
+    assert "cooking" in capsys.readouterr().err
 
 
 @pytest.mark.slow
