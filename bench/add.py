@@ -17,11 +17,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import IMAGES, SECONDS, PageHelp
+from prunecert.bench.options import IMAGES, SECONDS
 from prunecert.bench.running.adding import Addition, add, arrays_entry, kept_accuracies, run_folder
 from prunecert.bench.running.critical_radii import RadiusRequest, find_radii
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.errors import EXIT_REGRESSION, EXIT_USAGE, run_main
+from prunecert.page_help import PageHelp
 from prunecert.printable import say
 
 

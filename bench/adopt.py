@@ -16,6 +16,7 @@ from prunecert.bench.options import SEED
 from prunecert.bench.planning import select
 from prunecert.bench.running.adopting import ForeignNetwork, adopt_ap, adopt_ctrain
 from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.page_help import PageHelp
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prunecert adopt", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert adopt", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("--file", type=Path, required=True, help="what CTRAIN or the method wrote: a state dictionary")
     parser.add_argument("--sha256", required=True, help="the file's SHA-256, as it is published")
     parser.add_argument("--network", help="cnn5-standardised or cnn7-standardised")

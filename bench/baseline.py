@@ -14,11 +14,12 @@ from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.baseline_update import check, entry, history_of
 from prunecert.bench.gating.records import of_run
 from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.page_help import PageHelp
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="prunecert baseline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert baseline", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("--run", type=Path, required=True, help="run directory to take")
     parser.add_argument("--out", type=Path, required=True, help="baseline file, e.g. results/baselines/NAME.json")
     parser.add_argument("--reason", required=True, help="why, in a sentence; it is recorded in the file")

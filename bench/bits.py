@@ -20,14 +20,13 @@ from prunecert.bench.schema.cell import show_bits
 from prunecert.errors import EXIT_OK, run_main
 from prunecert.models import LEAST_BITS, MOST_BITS
 from prunecert.models.checkpoint_folders import CHECKPOINTS, hidden, locate
+from prunecert.page_help import PageHelp
 from prunecert.printable import say
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    command = argparse.ArgumentParser(
-        prog="prunecert bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = argparse.ArgumentParser(prog="prunecert bits", description=__doc__, formatter_class=PageHelp)
     add = command.add_argument
     add("--checkpoint", required=True, metavar="NAME", help="a trained cell: its name, or the path of its file")
     add(

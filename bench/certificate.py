@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from prunecert.bench.options import SECONDS, PageHelp, add_checking_options
+from prunecert.bench.options import SECONDS, add_checking_options
 from prunecert.bench.results.vnncomp import existing
 from prunecert.bench.running.certifying import Checking, check_file, check_folder, write_file
 from prunecert.errors import UserError, run_main
+from prunecert.page_help import PageHelp
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="prunecert certificate", description=__doc__, formatter_class=PageHelp)
     verbs = command.add_subparsers(dest="verb", required=True, metavar="check|write")
     for verb, words in (("check", "check certificates"), ("write", "find a proof or a counterexample and write it")):
-        part, checks = verbs.add_parser(verb, help=words), verb == "check"
+        part, checks = verbs.add_parser(verb, help=words, formatter_class=PageHelp), verb == "check"
         part.add_argument(
             "certificate", type=Path, nargs="?" if checks else None, metavar="FILE", help="the certificate"
         )

@@ -20,6 +20,7 @@ from prunecert.bench.options import IMAGES, SEED, WORKERS
 from prunecert.bench.running.proof_checks import EXPORTS, fresh_seed
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.models.data import load
+from prunecert.page_help import PageHelp
 from prunecert.printable import printable, shortened
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: There is no such folder, or no entry in it.
     """
-    parser = argparse.ArgumentParser(prog="prunecert check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert check", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"), help="the results folder")
     parser.add_argument("--data-root", type=Path, help="compare labels and pixels with this copy of CIFAR-10, too")
     parser.add_argument("--no-proofs", action="store_true", help="leave the entries' certificates unchecked")

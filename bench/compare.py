@@ -20,11 +20,12 @@ from prunecert.bench.comparison.run import run_comparison
 from prunecert.bench.options import IMAGES, SEED, WORKERS
 from prunecert.bench.planning import select
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, run_main
+from prunecert.page_help import PageHelp
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="prunecert compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert compare", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("--suite", default="cifar10-4nets", help="name of a shipped suite, or a .yaml file")
     parser.add_argument("--profile", default="default", help="whose limits hold on all sides (default: default)")
     parser.add_argument("--verifier", default="neuralsat", help=f"{' or '.join(TOOLS)} (default: neuralsat)")
@@ -37,12 +38,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=WORKERS, help="processes side by side on every side (default: one a core)")
     parser.add_argument("--out", type=Path, help="folder to write (default: results/comparisons/SUITE-VERIFIER)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
-    parser.add_argument(
-        "--checkpoints",
-        type=Path,
-        default=select.CHECKPOINTS,
-        help="folder of trained cells (default: ./checkpoints, then those that ship; in a checkout the zoo)",
-    )
+    where = "folder of trained cells (default: ./checkpoints, then those that ship; in a checkout the zoo)"
+    parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help=where)
     parser.add_argument("--abcrown", type=Path, metavar="PATH", help="a checkout of alpha-beta-CROWN")
     return parser
 

@@ -22,6 +22,7 @@ from prunecert.bench.options import IMAGES, SECONDS, SEED, add_compact_option
 from prunecert.bench.planning import select
 from prunecert.bench.running.exporting import ExportRequest, compare_outputs, export_suite, show_shapes
 from prunecert.errors import EXIT_OK, run_main
+from prunecert.page_help import PageHelp
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prunecert export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert export", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("--suite", required=True, help="name of a shipped suite (see prunecert ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="whose number of images and limits (default: default)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")

@@ -11,6 +11,7 @@ from prunecert.bench.gating.run import GateRequest
 from prunecert.bench.running.proof_checks import EXPORTS
 from prunecert.bench.running.request import RunRequest
 from prunecert.bench.schema.gate import REQUIREMENTS
+from prunecert.page_help import PageHelp
 
 
 def gate_parser(description: str | None = None) -> argparse.ArgumentParser:
@@ -20,6 +21,7 @@ def gate_parser(description: str | None = None) -> argparse.ArgumentParser:
         description=description,
         allow_abbrev=False,
         epilog="With --suite, all other options go to 'prunecert run'; see prunecert run --help.",
+        formatter_class=PageHelp,
     )
     parser.add_argument("--baseline", type=Path, required=True, help="baseline file, made by prunecert baseline")
     what = parser.add_mutually_exclusive_group(required=True)

@@ -10,13 +10,14 @@ from rich.console import Console
 
 from prunecert.bench.report.listing import WHAT, show
 from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
+from prunecert.page_help import PageHelp
 
 RUNS = Path("results/runs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="prunecert ls", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert ls", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"any of {', '.join(WHAT)} (default: all)")
     parser.add_argument("--runs-dir", type=Path, default=RUNS, help="folder of runs (default: results/runs)")
     options = parser.parse_args(argv)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,18 +15,6 @@ from prunecert.errors import UserError
 from prunecert.numbers import read_number
 from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
-
-
-class PageHelp(argparse.RawDescriptionHelpFormatter):
-    """Help whose description has paragraphs: filled to the screen, but for commands, which are indented."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        def fill(part: str) -> str:
-            words = " ".join(part.split())
-            return textwrap.fill(words, width, break_on_hyphens=False, break_long_words=False)
-
-        parts = text.strip("\n").split("\n\n")
-        return "\n\n".join(part if part.startswith(" ") else fill(part) for part in parts)
 
 
 def whole(what: str, least: int, most: int) -> Callable[[str], int]:

@@ -16,6 +16,7 @@ from prunecert.bench.running.packing import MEGABYTE, PackRequest, write_pack
 from prunecert.bench.running.training import Deadline
 from prunecert.bench.running.training_cells import TrainingRequest
 from prunecert.errors import EXIT_OK, run_main
+from prunecert.page_help import PageHelp
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prunecert pack", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert pack", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("--suite", required=True, help="a shipped suite's name, or a YAML file")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the pack: a new folder")

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from prunecert.bench.leaderboard.publishable import publishable
 from prunecert.errors import EXIT_OK, run_main
+from prunecert.page_help import PageHelp
 from prunecert.printable import say
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="prunecert publish", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert publish", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"), help="the results folder")
     parser.add_argument("--out", type=Path, default=Path("site"), help="folder of the site (default: site); replaced")
     parser.add_argument("--skip-invalid", action="store_true", help="leave out entries that prunecert check refuses")

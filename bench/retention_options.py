@@ -8,6 +8,7 @@ from pathlib import Path
 from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS
 from prunecert.errors import UserError
 from prunecert.numbers import read_number
+from prunecert.page_help import PageHelp
 
 
 def _ratios(text: str) -> set[float]:
@@ -19,7 +20,7 @@ def _ratios(text: str) -> set[float]:
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Returns the argument parser of ``retention``."""
-    parser = argparse.ArgumentParser(prog="prunecert retention", description=description)
+    parser = argparse.ArgumentParser(prog="prunecert retention", description=description, formatter_class=PageHelp)
     parser.add_argument(
         "source",
         type=Path,
@@ -30,7 +31,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     about = parser.add_argument_group("image by image")
-    about.add_argument("--about", choices=SUBJECTS, help="what the tables are about")
+    about.add_argument(
+        "--about", choices=SUBJECTS, metavar="TOPIC", help=f"what the tables are about: {', '.join(SUBJECTS)}"
+    )
     about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
     about.add_argument(
         "--against",

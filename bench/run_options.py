@@ -7,18 +7,28 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import CPUS, IMAGES, PART, SEED, TASKS, WORKERS, add_compact_option, parse_statuses
+from prunecert.bench.options import (
+    CPUS,
+    IMAGES,
+    PART,
+    SEED,
+    TASKS,
+    WORKERS,
+    add_compact_option,
+    parse_statuses,
+)
 from prunecert.bench.planning import select
 from prunecert.bench.running import resources, slurm
 from prunecert.bench.running.request import Cluster, RunRequest
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError, did_you_mean
+from prunecert.page_help import PageHelp
 from prunecert.printable import shortened
 
 
 def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Returns the argument parser of `bench.run`."""
-    parser = argparse.ArgumentParser(prog="prunecert run", description=description)
+    parser = argparse.ArgumentParser(prog="prunecert run", description=description, formatter_class=PageHelp)
     parser.add_argument("--suite", required=True, help="name of a shipped suite (see prunecert ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="the suite's profile: default, smoke, paper, …")
     parser.add_argument("--images", type=IMAGES, help="verify the first N images instead of the profile's number")

@@ -10,11 +10,12 @@ from prunecert.bench.running.search_request import MEASURES, SearchCriterion, Se
 from prunecert.bench.running.training import Deadline
 from prunecert.bench.schema.search_space import read_space
 from prunecert.bench.schema.suite import load_suite
+from prunecert.page_help import PageHelp
 
 
 def search_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="prunecert search", description=description)
+    parser = argparse.ArgumentParser(prog="prunecert search", description=description, formatter_class=PageHelp)
     add = parser.add_argument
     add("--suite", required=True, help="a shipped suite's name, or a YAML file")
     add("--cells", required=True, help="shell pattern of cells, all of one network and objective")

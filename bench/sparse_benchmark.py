@@ -22,14 +22,17 @@ from prunecert.bench.engine import answers as timed
 from prunecert.bench.engine.complete import OURS, WITH_PROOFS, BenchmarkRequest, complete, reuse
 from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, run_main
+from prunecert.page_help import PageHelp
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    commands = argparse.ArgumentParser(prog="prunecert sparse-benchmark", description=__doc__.split("\n\n")[0])
+    commands = argparse.ArgumentParser(
+        prog="prunecert sparse-benchmark", description=__doc__.split("\n\n")[0], formatter_class=PageHelp
+    )
     verbs = commands.add_subparsers(dest="verb", required=True)
     for verb in ("complete", "reuse"):
-        sub = verbs.add_parser(verb)
+        sub = verbs.add_parser(verb, formatter_class=PageHelp)
         sub.add_argument("--onnx", nargs="+", type=Path, required=True, help="networks; for reuse in the chain's order")
         sub.add_argument("--images", type=IMAGES, default=200, help="the first N images of the set (default: 200)")
         sub.add_argument("--split", choices=("test", "val"), default="test", help="of CIFAR-10 (default: test)")
@@ -40,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
         sub.add_argument("--proved", action="store_true", help="ask about images that CROWN proves, too")
         sub.add_argument(
-            "--published", nargs="+", type=timed.Published.parse, default=[], metavar="NAME=MEDIAN,P90,P99",
-            help="seconds that somebody has published, to set beside each verifier's",
+            "--published", nargs="+", type=timed.Published.parse, default=[], metavar="FIGURES",
+            help="NAME=MEDIAN,P90,P99: seconds that somebody has published, to set beside each verifier's",
         )  # fmt: skip
         sub.add_argument("--out", type=Path, help="write all answers to this JSON file")
     verbs.choices["complete"].add_argument(

@@ -17,6 +17,7 @@ from prunecert.bench.running.training import Deadline
 from prunecert.bench.running.training_cells import TrainingRequest, train_cells
 from prunecert.bench.running.training_logs import TRACKERS, check_trackers
 from prunecert.errors import EXIT_OK, run_main
+from prunecert.page_help import PageHelp
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
-    parser = argparse.ArgumentParser(prog="prunecert train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert train", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("--suite", required=True, help="a shipped suite's name, or a YAML file")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument(

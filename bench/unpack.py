@@ -13,11 +13,12 @@ from pathlib import Path
 from prunecert.bench.planning import select
 from prunecert.bench.running.unpacking import UnpackRequest, take_archives
 from prunecert.errors import EXIT_OK, run_main
+from prunecert.page_help import PageHelp
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="prunecert unpack", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert unpack", description=__doc__, formatter_class=PageHelp)
     parser.add_argument(
         "archives", nargs="+", type=Path, metavar="ARCHIVE", help="what was fetched: .tar files, folders"
     )

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, PageHelp, parse_statuses
+from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, parse_statuses
 from prunecert.bench.results.vnncomp import check_category
 from prunecert.bench.running.properties_request import OUT, TIMEOUT_S, PropertiesRequest
 from prunecert.bench.schema.alike import ALIKE
 from prunecert.bench.schema.settings import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
+from prunecert.page_help import PageHelp
 from prunecert.verifiers import VERIFIERS
 
 

@@ -15,10 +15,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import SECONDS, PageHelp
+from prunecert.bench.options import SECONDS
 from prunecert.bench.running.competition import DEFAULT, answer, results_text
 from prunecert.errors import EXIT_OK, EXIT_USAGE, describe, run_main
 from prunecert.files import write_text
+from prunecert.page_help import PageHelp
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from prunecert.errors import EXIT_OK, run_main
+from prunecert.page_help import PageHelp
 from prunecert.verifiers import VERIFIERS
 
 
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code 0.
     """
-    parser = argparse.ArgumentParser(prog="prunecert verifiers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert verifiers", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     rows = survey()

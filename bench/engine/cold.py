@@ -30,6 +30,7 @@ from prunecert.bench.options import REPEATS, SECONDS, THREADS
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.outcome import contradictions
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.page_help import PageHelp
 from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Status
@@ -202,7 +203,9 @@ def _complete(name: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engine.cold", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.engine.cold", description=__doc__.split("\n\n")[0], formatter_class=PageHelp
+    )
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE")
     parser.add_argument("--vnnlib", type=Path, required=True, metavar="FILE")
     parser.add_argument(

@@ -26,6 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from prunecert.errors import UserError, did_you_mean, run_main
+from prunecert.page_help import PageHelp
 from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.sparse.arrays import LANES32, PAIRED_LANES32
 from prunecert.verifiers.sparse.crown.engine import Engine, Method, Question
@@ -318,9 +319,11 @@ SPREADS = (512, 4096, 32768)
 
 def main() -> int:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engine.kernels", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.engine.kernels", description=__doc__, formatter_class=PageHelp
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    bounds = verbs.add_parser("bounds", help="times beside auto_LiRPA's")
+    bounds = verbs.add_parser("bounds", help="times beside auto_LiRPA's", formatter_class=PageHelp)
     bounds.add_argument("--networks", default="cnn-small,cnn-large", help="random networks: %(default)s")
     bounds.add_argument("--unscaled", action="store_true", help="weights as drawn, and no biases")
     bounds.add_argument("--sparsities", default="0,0.5,0.8,0.9,0.95,0.99", help="of their weights: %(default)s")
@@ -335,7 +338,7 @@ def main() -> int:
     bounds.add_argument(
         "--seconds", type=float, default=60.0, help="about the most that auto_LiRPA may take for a line: %(default)s"
     )
-    verbs.add_parser("kernel", help="the machine's limits and the kernels")
+    verbs.add_parser("kernel", help="the machine's limits and the kernels", formatter_class=PageHelp)
     options = parser.parse_args()
     # auto_LiRPA goes through torch's older ONNX tracer, which warns of itself.
     warnings.simplefilter("ignore")

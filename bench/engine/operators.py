@@ -23,6 +23,7 @@ from prunecert.bench.report.medium import Table
 from prunecert.bench.results.vnncomp import Task, category_of, existing, read_rows
 from prunecert.bench.running.pairs import unpack
 from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.page_help import PageHelp
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Verifier
 from prunecert.verifiers.formats.support import network_info, takes_native, unknown_operator
@@ -194,7 +195,9 @@ def by_lack(networks: Sequence[BenchmarkNetwork]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engine.operators", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.engine.operators", description=__doc__.split("\n\n")[0], formatter_class=PageHelp
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="benchmarks, or folders of benchmarks")
     parser.add_argument(
         "--verifier", default="sparse-bab", metavar="NAME", help="who reads them (default: %(default)s)"

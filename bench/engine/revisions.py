@@ -33,6 +33,7 @@ from prunecert.bench.engine.answers import TimedAnswer, contradictions, ratios, 
 from prunecert.bench.engine.complete import OURS, BenchmarkRequest, open_images
 from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.page_help import PageHelp
 from prunecert.printable import shortened
 from prunecert.verifiers.adapters.other_interpreter import OtherInterpreter
 from prunecert.verifiers.base import Instance, Status
@@ -234,7 +235,9 @@ def summary(answers: Sequence[TimedAnswer]) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    words = argparse.ArgumentParser(prog="python -m bench.engine.revisions", description=__doc__.split("\n\n")[0])
+    words = argparse.ArgumentParser(
+        prog="python -m bench.engine.revisions", description=__doc__.split("\n\n")[0], formatter_class=PageHelp
+    )
     words.add_argument("trees", nargs=2, metavar="STATE", help="a git revision, or a folder with a tree (.: this one)")
     words.add_argument("--onnx", nargs="+", type=Path, required=True, help="networks as they are exported")
     words.add_argument("--verifier", default=OURS, help="of both states (default: %(default)s)")

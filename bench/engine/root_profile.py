@@ -28,6 +28,7 @@ from prunecert.compaction import Mode
 from prunecert.errors import EXIT_OK, run_main
 from prunecert.models.compact_export import export_compact
 from prunecert.models.export import export_onnx
+from prunecert.page_help import PageHelp
 from prunecert.verifiers.base import Instance
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
 from prunecert.verifiers.sparse.bab.outcome import Limits
@@ -185,7 +186,9 @@ def as_onnx(path: Path, folder: Path, compact: bool) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engine.root_profile", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.engine.root_profile", description=__doc__.split("\n\n")[0], formatter_class=PageHelp
+    )
     parser.add_argument("networks", nargs="+", type=Path, metavar="FILE", help="ONNX files, or checkpoints")
     parser.add_argument("--compact", action="store_true", help="without the units that do nothing")
     parser.add_argument(

@@ -21,6 +21,7 @@ from prunecert.bench.results.row_types import KINDS
 from prunecert.bench.results.summary_types import Summary
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.files import write_text
+from prunecert.page_help import PageHelp
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "results" / "README.md"
 BEGIN, END = (
@@ -136,7 +137,7 @@ def write_document(
         document: The document, unless ``--document`` names another.
         update: Returns the document's text as it is to be.
     """
-    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=PageHelp)
     parser.add_argument(
         "--document", type=Path, default=document, help=f"default: {document.parent.name}/{document.name}"
     )

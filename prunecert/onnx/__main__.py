@@ -11,13 +11,16 @@ from prunecert.errors import EXIT_OK, EXIT_USAGE, UserError, run_main
 from prunecert.files import write_bytes
 from prunecert.onnx.io import load_model
 from prunecert.onnx.normalise import UnsupportedNetworkError, normalise
+from prunecert.page_help import PageHelp
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes DST, unless SRC is normal already, and prints one line of JSON that says what was made."""
-    parser = argparse.ArgumentParser(prog="python -m prunecert.onnx", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m prunecert.onnx", description=__doc__, formatter_class=PageHelp)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("normalise", help="rewrite a network into the form that all readers take")
+    verb = verbs.add_parser(
+        "normalise", help="rewrite a network into the form that all readers take", formatter_class=PageHelp
+    )
     verb.add_argument("source", type=Path, help="the network")
     verb.add_argument("target", type=Path, help="the file to write")
     verb.add_argument("--output", help="name of the output that counts")

@@ -18,7 +18,6 @@ from prunecert.bench.options import (
     SEED,
     THREADS,
     WORKERS,
-    PageHelp,
     parse_statuses,
     whole,
 )
@@ -107,14 +106,3 @@ def test_only_what_is_undecided_is_done_again(text: str) -> None:
 def test_statuses_are_read_from_words() -> None:
     assert parse_statuses(None) == frozenset()
     assert parse_statuses("timeout, error") == {Status.TIMEOUT, Status.ERROR}
-
-
-def test_the_help_of_a_verb_is_filled_to_the_screen_but_for_its_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    page = "First words.\n\n    prunecert verb with-a-command --that wants --to be --copied as-it --stands here\n\n"
-    prose = "word-with-hyphens " * 12
-    text = argparse.ArgumentParser(description=page + prose, formatter_class=PageHelp).format_help()
-    assert "\n    prunecert verb with-a-command --that wants --to be --copied as-it --stands here\n" in text
-    lines = [line for line in text.splitlines() if line.startswith("word-with-hyphens")]
-    assert len(lines) > 1
-    assert all(len(line) <= 60 and line.endswith("hyphens") for line in lines)
