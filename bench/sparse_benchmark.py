@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         answers = reuse(request)
         summary = timed.reuse_summary(answers, WITH_PROOFS, OURS, request.onnx[0].name)
-    print("\n".join([timed.table(answers, request.timeout), *summary, *timed.beside(answers, options.published)]))
+    timed.show(timed.table(answers, request.timeout))
+    print("\n".join([*summary, *timed.beside(answers, options.published)]))
     if options.out is not None:
         timed.write(answers, options.out)
     sentences = timed.contradictions(answers)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.outcome import contradictions as all_contradictions
 from prunecert.errors import UserError
 from prunecert.numbers import read_number
-from prunecert.printable import shortened
+from prunecert.printable import plural, shortened
 from prunecert.verifiers.base import Status
 
 
@@ -83,8 +84,12 @@ _COLUMNS = (
 )
 
 
-def table(answers: Sequence[TimedAnswer], timeout: float) -> str:
-    """Returns a Markdown table: a line for each network and verifier.
+#: Columns of a line that an 80-column screen has room for, network by network.
+_SMALL = ("verifier", "unsat", "sat", "undecided", "median s", "quartiles s", "p90 s", "PAR2 s")
+
+
+def table(answers: Sequence[TimedAnswer], timeout: float) -> Table:
+    """Returns a line for each network and verifier.
 
     What is not decided counts in percentiles and mean with the time that it took, and in PAR2 with twice the limit.
     """
@@ -107,7 +112,27 @@ def table(answers: Sequence[TimedAnswer], timeout: float) -> str:
                 f"{statistics.median(domains) if domains else ''}",
             ]
         )
-    return "\n".join(Table(_COLUMNS, rows).markdown())
+    return Table(_COLUMNS, rows)
+
+
+def by_network(whole: Table) -> Iterator[tuple[str, Table]]:
+    """Yields for each network of a table its name, and what a screen of 80 columns has room for."""
+    headings = [heading for heading, _ in whole.columns]
+    keep = [headings.index(heading) for heading in _SMALL]
+    for network in dict.fromkeys(row[0] for row in whole.rows):
+        rows = [row for row in whole.rows if row[0] == network]
+        yield f"{network}, {plural(int(rows[0][2]), 'answer')} each", Table(whole.columns, rows).only(keep)
+
+
+def show(whole: Table, console: Console | None = None) -> None:
+    """Prints a table: in Markdown, or on a screen that is too narrow for that network by network, see `by_network`."""
+    console = console or Console()
+    lines = whole.markdown()
+    if not console.is_terminal or max(map(len, lines)) <= console.width:
+        print("\n".join(lines), file=console.file)
+        return
+    for title, small in by_network(whole):
+        console.print(small.terminal(title))
 
 
 def _groups(answers: Sequence[TimedAnswer]) -> Iterator[tuple[str, str, list[TimedAnswer]]]:

@@ -13,6 +13,7 @@ from prunecert.bench.engine.answers import TimedAnswer
 from prunecert.errors import UserError
 from prunecert.models.data import Split, load
 from prunecert.onnx.io import identity
+from prunecert.printable import plural
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, OutputSpec, Verdict
 from prunecert.verifiers.process.worker import Worker, workers
@@ -150,7 +151,8 @@ def _warm(questions: Sequence[Instance]) -> list[Instance]:
 
 def _answer(image: int, question: Instance, name: str, verdict: Verdict) -> TimedAnswer:
     seconds = verdict.times.wall_s
-    print(f"  {question.name}: {name} {verdict.status} {seconds:.3f} s, {verdict.domains} domains", flush=True)
+    size = "" if verdict.domains is None else f", {plural(verdict.domains, 'subdomain')}"
+    print(f"  {question.name}: {name} {verdict.status} {seconds:.3f} s{size}", flush=True)
     return TimedAnswer(
         question.onnx.name,
         image,

@@ -29,7 +29,7 @@ from typing import Literal
 
 import numpy as np
 
-from prunecert.bench.engine.answers import TimedAnswer, contradictions, ratios, spread, table, write
+from prunecert.bench.engine.answers import TimedAnswer, contradictions, ratios, show, spread, table, write
 from prunecert.bench.engine.complete import OURS, BenchmarkRequest, open_images
 from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
@@ -214,7 +214,7 @@ def _line(image: int, answers: Sequence[TimedAnswer], labels: Sequence[str]) -> 
     for label in labels:
         own = [answer for answer in answers if answer.verifier == label]
         medians.append(statistics.median(answer.seconds for answer in own))
-        parts.append(f"{label} {own[0].status} {medians[-1]:.4f} s, {own[0].domains} domains")
+        parts.append(f"{label} {own[0].status} {medians[-1]:.4f} s, {own[0].domains} subdomains")
     ratio = f"{medians[0] / medians[1]:.2f}" if medians[1] > 0 else "-"
     return f"  image {image}: {'; '.join(parts)}; ratio {ratio}"
 
@@ -263,7 +263,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         trees = [find_tree(text, options.keep or Path(folder)) for text in options.trees]
         answers = compare(request, trees, options.verifier, options.clock)
-    print("\n".join([*([table(answers, request.timeout)] if answers else []), *summary(answers)]))
+    if answers:
+        show(table(answers, request.timeout))
+    print("\n".join(summary(answers)))
     if options.out is not None:
         write(answers, options.out)
     sentences = contradictions(answers)

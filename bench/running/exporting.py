@@ -19,6 +19,7 @@ from prunecert.bench.schema.suite import Suite, load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
 from prunecert.files import write_text
 from prunecert.models.checkpoint_folders import describe_places, hidden
+from prunecert.printable import plural
 
 if TYPE_CHECKING:
     from prunecert.bench.planning.exports import Export
@@ -153,7 +154,13 @@ def export_suite(request: ExportRequest) -> None:
     if shrunk:
         print("\nremoved before verification (--shapes: layer by layer; --no-compact: the masked networks):")
         show([tuple(heading for heading, _ in shapes.COLUMNS), *map(tuple, shrunk)], Console())
-    print(f"{len(present)} networks, {len(written)} properties, {len(rows)} instances: {out / 'instances.csv'}")
+    if any(export.path != export.masked_path for export in exports.values()):
+        print(
+            "instances.csv names the networks to hand on: NAME.compact.onnx where units were removed. NAME.onnx has "
+            "them all, with their masks, and answers alike for pixels in [0, 1]."
+        )
+    made = f"{plural(len(present), 'network')}, {len(written)} {'property' if len(written) == 1 else 'properties'}"
+    print(f"{made}, {plural(len(rows), 'instance')}: {out / 'instances.csv'}")
 
 
 def _calibration_images(suite: Suite, request: ExportRequest) -> npt.NDArray[np.float32]:

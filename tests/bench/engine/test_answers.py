@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from prunecert.bench.engine.answers import (
     Published,
@@ -17,6 +19,7 @@ from prunecert.bench.engine.answers import (
     contradictions,
     ratios,
     reuse_summary,
+    show,
     table,
     write,
 )
@@ -67,10 +70,23 @@ def test_summaries_say_what_is_compared_with_what() -> None:
 def test_what_is_not_decided_counts_with_twice_the_limit() -> None:
     proved, other = answers("a", {0: (1, 3)})
     lost = replace(other, verifier=OURS, image=1, status=Status.TIMEOUT, seconds=10.0)
-    row = table([proved, lost], 10.0).splitlines()[-1]
+    row = table([proved, lost], 10.0).markdown()[-1]
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
         *("a", OURS, "2", "1", "0", "1", "5.500", "3.250–7.750", "9.100", "9.910", "5.500", "10.500", "1.0")
     ]
+
+
+def test_a_narrow_screen_gets_a_small_table_for_each_network(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"cnn-small_mtl-ibp_eps2_lwm_x{compression}_s0.compact.onnx" for compression in (10, 100)]
+    whole = table([answer for name in names for answer in answers(name, {0: (1, 3), 1: (2, 4)})], 10.0)
+    screen = io.StringIO()
+    show(whole, Console(file=screen, width=80, force_terminal=True, color_system=None))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines if ".onnx" in line] == [f"{name}, 2 answers each" for name in names]
+    assert sum(OURS in line and "1.500" in line for line in lines) == 2
+    show(whole, Console(width=80, force_terminal=False))
+    assert capsys.readouterr().out.splitlines() == whole.markdown()
 
 
 def test_percentiles_stand_beside_published_ones_where_such_are_given() -> None:
