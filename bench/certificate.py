@@ -20,7 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from prunecert.bench.options import SECONDS, add_checking_options
-from prunecert.bench.results.vnncomp import existing
+from prunecert.bench.results.vnncomp import all_existing
 from prunecert.bench.running.certifying import Checking, check_file, check_folder, write_file
 from prunecert.errors import UserError, run_main
 from prunecert.page_help import PageHelp
@@ -57,9 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return check_folder(options.run, Checking(**{name: getattr(options, name) for name in names}))
     if None in files:
         raise UserError("Give FILE with --onnx and --vnnlib, or --run.")
-    onnx, vnnlib = existing(options.onnx, "ONNX"), existing(options.vnnlib, "VNN-LIB")
+    question = (options.onnx, "ONNX"), (options.vnnlib, "VNN-LIB")
     if options.verb == "check":
-        return check_file(existing(options.certificate, "certificate"), onnx, vnnlib)
+        return check_file(*all_existing((options.certificate, "certificate"), *question))
+    onnx, vnnlib = all_existing(*question)
     return write_file(options.certificate, onnx, vnnlib, options.timeout)
 
 

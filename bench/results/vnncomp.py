@@ -121,6 +121,23 @@ def existing(path: Path, kind: str) -> Path:
     raise UserError(f"The {kind} file {name} does not exist (nor does {shortened(other.name, 80)} beside it).")
 
 
+def all_existing(*files: tuple[Path, str]) -> list[Path]:
+    """Returns `existing` of several (path, kind) pairs.
+
+    Raises:
+        UserError: Some aren't there; it names all of these, so that nobody has to come again for each.
+    """
+    there, missing = list[Path](), list[str]()
+    for path, kind in files:
+        try:
+            there.append(existing(path, kind))
+        except UserError as error:
+            missing.append(str(error))
+    if missing:
+        raise UserError(" ".join(missing))
+    return there
+
+
 def category_of(folder: Path) -> str:
     """Names a benchmark by its folder; a folder that is only a version (``2.0``) counts to its parent."""
     folder = folder.resolve()

@@ -5,7 +5,7 @@
     anybody else, or nobody ── a search ────┘
 
 A second search is made only where no tree can be had: where another verifier gave the answer, or the network was made
-compact, so that the tree is about another file.
+compact, so that the tree is about another file. A certificate that is there already and proves the answer stays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prunecert.files import write_bytes
 from prunecert.printable import say
 from prunecert.verifiers.base import FloatArray, Status
 from prunecert.verifiers.certification import Written
-from prunecert.verifiers.checker import UnreadableError
+from prunecert.verifiers.checker import RefusedError, Report, UnreadableError, check
 from prunecert.verifiers.checker.files import read
 from prunecert.verifiers.checker.proof import LARGEST_TEXT
 from prunecert.verifiers.formats.vnnlib import read_counterexample
@@ -59,6 +59,10 @@ def certify_answer(
             x, _ = read_counterexample(run.out / row["counterexample"])
             # The file's decimals are those of float32 numbers.
             witness = x.astype(np.float32)
+    kept = _kept(target, problem)
+    if kept is not None and kept.answer == status:
+        say(f"{kept.describe()}; {target} (kept)")
+        return EXIT_OK
     written, content = _certified(problem, run, crew, witness, threads)
     if written.reason:
         say(f"uncertified: {written.reason}")
@@ -70,6 +74,16 @@ def certify_answer(
         say(f"CONTRADICTION: answered {status}; {target} proves {written.status}, and the checker accepts it.")
         return EXIT_REGRESSION
     return EXIT_OK
+
+
+def _kept(target: Path, problem: Problem) -> Report | None:
+    """Returns what the checker says of a certificate that is there already; None if it doesn't accept it for this."""
+    if not target.is_file():
+        return None
+    try:
+        return check(target, problem.task.onnx, problem.task.vnnlib)
+    except (RefusedError, UnreadableError, OSError):
+        return None
 
 
 def _certified(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunecert.bench.results.vnncomp import Task, existing, pair_name
+from prunecert.bench.results.vnncomp import Task, all_existing, pair_name
 from prunecert.bench.running.properties import prepare, solve
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
@@ -43,7 +43,7 @@ def answer(onnx: Path, vnnlib: Path, timeout: float, verifiers: Sequence[str], s
     Raises:
         UserError: A file can't be read, the two don't fit, or no verifier is there.
     """
-    network, property_file = existing(onnx, "ONNX"), existing(vnnlib, "VNN-LIB")
+    network, property_file = all_existing((onnx, "ONNX"), (vnnlib, "VNN-LIB"))
     prepare_verifiers(verifiers)
     end = time.monotonic() + timeout - RESERVE_S
     problem = prepare(Task("", network, property_file, timeout, pair_name(network, property_file)), scratch, {})

@@ -159,8 +159,8 @@ def export_suite(request: ExportRequest) -> None:
             "instances.csv names the networks to hand on: NAME.compact.onnx where units were removed. NAME.onnx has "
             "them all, with their masks, and answers alike for pixels in [0, 1]."
         )
-    made = f"{plural(len(present), 'network')}, {len(written)} {'property' if len(written) == 1 else 'properties'}"
-    print(f"{made}, {plural(len(rows), 'instance')}: {out / 'instances.csv'}")
+    summary = f"{plural(len(present), 'network')}, {len(written)} {'property' if len(written) == 1 else 'properties'}"
+    print(f"{summary}, {plural(len(rows), 'instance')}: {out / 'instances.csv'}")
 
 
 def _calibration_images(suite: Suite, request: ExportRequest) -> npt.NDArray[np.float32]:

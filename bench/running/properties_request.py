@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.results.vnncomp import Task, category_of, existing, pair_name, read_rows
+from prunecert.bench.results.vnncomp import Task, all_existing, category_of, pair_name, read_rows
 from prunecert.bench.running.pairs import PairFiles, pair_tasks, unpack
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
@@ -83,7 +83,7 @@ class PropertiesRequest:
             return read_rows(self.instances, self.category, self.timeout)
         if self.onnx is None or self.vnnlib is None:
             raise UserError("Nothing to verify; give --onnx and --vnnlib, or --instances.")
-        onnx, vnnlib = existing(self.onnx, "ONNX"), existing(self.vnnlib, "VNN-LIB")
+        onnx, vnnlib = all_existing((self.onnx, "ONNX"), (self.vnnlib, "VNN-LIB"))
         category = self.category or category_of(onnx.parent)
         return [Task(category, onnx, vnnlib, self.timeout or TIMEOUT_S, pair_name(onnx, vnnlib))]
 
@@ -99,10 +99,7 @@ class PropertiesRequest:
             raise UserError("--with needs --onnx and --vnnlib; give what is missing.")
         if self.compact is not Mode.OFF or self.certificate is not None:
             raise UserError("--with goes without --compact and --certificate; leave them out.")
-        first, second, vnnlib = (
-            existing(path, kind)
-            for path, kind in ((self.onnx, "ONNX"), (self.second, "ONNX"), (self.vnnlib, "VNN-LIB"))
-        )
+        first, second, vnnlib = all_existing((self.onnx, "ONNX"), (self.second, "ONNX"), (self.vnnlib, "VNN-LIB"))
         category = self.category or category_of(first.parent)
         timeout = self.timeout or TIMEOUT_S
         folder = self.out / "networks"

@@ -48,6 +48,13 @@ def test_what_is_no_certificate_is_refused_in_one_sentence(tmp_path: Path) -> No
         main(arguments(files, "check", proof))
 
 
+def test_all_files_that_are_missing_are_named_at_once(tmp_path: Path) -> None:
+    names = [tmp_path / name for name in ("proof.cert", "net.onnx", "prop.vnnlib")]
+    with pytest.raises(UserError) as caught:
+        main(["check", str(names[0]), "--onnx", str(names[1]), "--vnnlib", str(names[2])])
+    assert all(str(name) in str(caught.value) for name in names)
+
+
 def test_packed_files_are_unpacked(tmp_path: Path) -> None:
     files, proof = kit.questions("conv-skip")[-1], tmp_path / "proof"
     onnx, vnnlib = tmp_path / "n.onnx.gz", tmp_path / "p.vnnlib.gz"

@@ -20,6 +20,7 @@ from prunecert.verifiers.certification import Written
 from prunecert.verifiers.checker import check
 from prunecert.verifiers.formats.vnnlib import write_counterexample
 from prunecert.verifiers.process.certifying import CertifyingWorker
+from prunecert.verifiers.sparse import certificates as proofs
 from tests.bench.propertykit import BOX, HOLDS, identity, spec
 
 PROVED = Written("unsat", "", "bab", 3, 5, 0.5, 0.25)
@@ -107,3 +108,18 @@ def test_a_property_that_cannot_be_stated_is_refused(tmp_path: Path) -> None:
     problem = replace(prepared(tmp_path), refusal="the network takes two samples at once")
     with pytest.raises(UserError, match="two samples"):
         certify_answer(tmp_path / "proof", finished(problem, tmp_path, "unsupported"), {})
+
+
+def test_a_certificate_that_proves_the_answer_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem, certifier, target = prepared(tmp_path), Certifier(PROVED), tmp_path / "proof"
+    assert not proofs.Certifier(problem.task.onnx).write(problem.task.vnnlib, target, 10.0).reason
+    content = target.read_bytes()
+    assert certify_answer(target, finished(problem, tmp_path, "unsat"), crew(certifier)) == 0
+    assert (target.read_bytes(), certifier.calls) == (content, [])
+    said = capsys.readouterr().out.strip()
+    assert said.startswith("unsat, checked: ")
+    assert said.endswith(f"{target} (kept)")
+    # What is no certificate of this question is replaced.
+    target.write_bytes(content[:-1])
+    assert certify_answer(target, finished(problem, tmp_path, "unsat"), crew(certifier)) == 0
+    assert (target.read_bytes(), len(certifier.calls)) == (b"proof", 1)
