@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import io
 import os
@@ -87,6 +86,9 @@ def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
     >>> did_you_mean("profile of suite 'tiny'", "none", ["default"])
     "Unknown profile 'none' of suite 'tiny'. Available: default."
     """
+    # Every process imports this module, and hardly one needs that.
+    import difflib
+
     names = sorted(available)
     # Names of foreign files may be as long as their author likes; none of ours is.
     near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)

@@ -52,7 +52,9 @@ def say(text: object = "") -> None:
 def plural(number: int, word: str) -> str:
     """Returns a number with a noun.
 
-    >>> plural(1, "image"), plural(2, "image")
-    ('1 image', '2 images')
+    >>> plural(1, "image"), plural(2, "image"), plural(2, "property")
+    ('1 image', '2 images', '2 properties')
     """
-    return f"{number} {word}{'s' * (number != 1)}"
+    if number == 1:
+        return f"{number} {word}"
+    return f"{number} {word[:-1]}ies" if word.endswith("ty") else f"{number} {word}s"

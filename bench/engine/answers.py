@@ -199,7 +199,7 @@ def contradictions(answers: Sequence[TimedAnswer]) -> list[str]:
 def spread(factors: Sequence[float]) -> str:
     """Returns median, quartiles and number of ratios, in words."""
     low, middle, high = np.percentile(factors, (25, 50, 75))
-    return f"median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {len(factors)} images"
+    return f"median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {plural(len(factors), 'image')}"
 
 
 def complete_summary(answers: Sequence[TimedAnswer], ours: str) -> list[str]:

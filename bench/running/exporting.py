@@ -159,7 +159,7 @@ def export_suite(request: ExportRequest) -> None:
             "instances.csv names the networks to hand on: NAME.compact.onnx where units were removed. NAME.onnx has "
             "them all, with their masks, and answers alike for pixels in [0, 1]."
         )
-    summary = f"{plural(len(present), 'network')}, {len(written)} {'property' if len(written) == 1 else 'properties'}"
+    summary = f"{plural(len(present), 'network')}, {plural(len(written), 'property')}"
     print(f"{summary}, {plural(len(rows), 'instance')}: {out / 'instances.csv'}")
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunecert.bench.results.vnncomp import Task, all_existing, category_of, pair_name, read_rows
-from prunecert.bench.running.pairs import PairFiles, pair_tasks, unpack
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
+
+if TYPE_CHECKING:
+    from prunecert.bench.running.pairs import PairFiles
 
 #: Seconds for a property of which nobody says how long it may take.
 TIMEOUT_S = 300.0
@@ -99,6 +101,9 @@ class PropertiesRequest:
             raise UserError("--with needs --onnx and --vnnlib; give what is missing.")
         if self.compact is not Mode.OFF or self.certificate is not None:
             raise UserError("--with goes without --compact and --certificate; leave them out.")
+        # Imported by who needs it: what reads files is a third of what a command imports before its verifier starts.
+        from prunecert.bench.running.pairs import pair_tasks, unpack
+
         first, second, vnnlib = all_existing((self.onnx, "ONNX"), (self.second, "ONNX"), (self.vnnlib, "VNN-LIB"))
         category = self.category or category_of(first.parent)
         timeout = self.timeout or TIMEOUT_S

@@ -18,7 +18,7 @@ from prunecert.bench.running.properties_reading import UnreadableRow, in_words
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 from prunecert.files import write_text
 from prunecert.hashing import canonical_json, digest
-from prunecert.printable import say
+from prunecert.printable import plural, say
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import write_counterexample
 from prunecert.verifiers.process.worker import Worker
@@ -238,7 +238,7 @@ class PropertiesRun:
         for name, statuses in answers.items():
             count_of = Counter(statuses)
             counts = ", ".join(f"{count_of[status]} {status}" for status in Status if count_of[status])
-            say(f"{name}: {len(self.entries)} properties: {counts}; {self.folders[name] / 'results.csv'}")
+            say(f"{name}: {plural(len(self.entries), 'property')}: {counts}; {self.folders[name] / 'results.csv'}")
         here = {entry.key for entry in self.entries}
         sentences = contradictions([row for row in self.rows if row["problem"] in here])
         for sentence in sentences:

@@ -1,23 +1,14 @@
-"""`bench.verify` from request to exit code: processes, files, answers, and the certificate of one of them."""
+"""`bench.verify` from request to exit code: the verifiers' processes, within which everything else is done."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from prunecert.bench.machine import machine, utc_now, versions
-from prunecert.bench.results.store import SCHEMA_VERSION, Log, Row, Writer, is_run
 from prunecert.bench.running.outdir import writing
-from prunecert.bench.running.properties import Problem
-from prunecert.bench.running.properties_reading import ProblemReader, UnreadableRow
 from prunecert.bench.running.properties_request import PropertiesRequest
-from prunecert.bench.running.properties_run import PropertiesRun
-from prunecert.errors import EXIT_OK, UserError
-from prunecert.printable import say
 from prunecert.verifiers.process.certifying import CertifyingWorker
 from prunecert.verifiers.process.worker import Worker
 
@@ -49,57 +40,10 @@ def run_properties(request: PropertiesRequest) -> int:
             )
             for name, settings in request.verifiers.items()
         }
-        if request.instances is None and len(crew) == 1 and not is_run(out):
+        if request.instances is None and len(crew) == 1 and not any(out.glob("instances.*")):
             # One question, which nobody has answered yet: the verifier starts while the files are read.
             crew[names[0]].start_ahead()
-        reader = ProblemReader(scratch, request.compact, out / "networks")
-        entries = [reader.entry(task) for task, _ in tasks]
-        if request.instances is None and isinstance(entries[0], UnreadableRow):
-            raise UserError(entries[0].reason)
-        if request.certificate is not None and isinstance(entry := entries[0], Problem):
-            # Before anything is asked: there will be none, whatever the answer.
-            from prunecert.bench.running.certifying import refuse_quantised
+        # And while what reads, judges and writes is imported, a quarter of what this process does for one question.
+        from prunecert.bench.running.properties_session import answer
 
-            refuse_quantised(entry.onnx, entry.task.onnx)
-        entries = [
-            replace(entry, pair=pair) if isinstance(entry, Problem) else entry
-            for entry, (_, pair) in zip(entries, tasks, strict=True)
-        ]
-        writer = stack.enter_context(Writer(out))
-        (out / "logs").mkdir(exist_ok=True)
-        writer.append(_session(request, crew))
-        run = PropertiesRun(out, entries, crew, writer, Log(out).properties() if is_run(out) else [], request.retry)
-        run.go()
-        code = run.report()
-        if request.certificate is not None:
-            code = _certify(request, request.certificate, run, crew) or code
-        return code
-
-
-def _session(request: PropertiesRequest, crew: Mapping[str, Worker]) -> Row:
-    """Makes the row with which a start begins."""
-    return {
-        "type": "session",
-        "schema_version": SCHEMA_VERSION,
-        "started": utc_now(),
-        "command": ["python", "-m", "bench.verify", *request.argv],
-        "suite": "bench.verify",
-        "versions": versions(),
-        "machine": machine(),
-        "device": request.device,
-        "float32": "TF32 off",
-        "verifiers": [worker.identity for worker in crew.values()],
-    }
-
-
-def _certify(request: PropertiesRequest, target: Path, run: PropertiesRun, crew: Mapping[str, Worker]) -> int:
-    """Writes a proof of the one pair, or says why there is none: the answers stand. Returns the exit code."""
-    # The checker and what makes certificates are imported only where one is asked for.
-    from prunecert.bench.running.answer_certificate import certify_answer
-
-    certifiers = {name: worker for name, worker in crew.items() if isinstance(worker, CertifyingWorker)}
-    try:
-        return certify_answer(target, run, certifiers, request.threads)
-    except UserError as error:
-        say(f"uncertified: {error}")
-        return EXIT_OK
+        return answer(request, tasks, crew, scratch)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prunecert.bench.schema.yamlfile import load_scalar
 from prunecert.errors import UserError
 from prunecert.printable import shortened
 
@@ -24,6 +23,11 @@ def settings_for(names: Sequence[str], items: Sequence[str]) -> dict[str, dict[s
         UserError: An item has another form, or names a verifier that isn't asked.
     """
     settings: dict[str, dict[str, Any]] = {name: {} for name in names}
+    if not items:
+        return settings
+    # Mostly there are none, and a command that answers one question is waited for.
+    from prunecert.bench.schema.yamlfile import load_scalar
+
     for item in items:
         shown = shortened(repr(item), 100)
         key, equals, text = item.partition("=")

@@ -58,8 +58,8 @@ def test_summaries_say_what_is_compared_with_what() -> None:
     assert reuse_summary(timed, PROOFS, OURS, "a") == [
         "ratio an image (without proofs over with, after the first network): median 3.50, quartiles 3.25 to 3.75, "
         "2 images",
-        "  open at an earlier network, too: median 3.00, quartiles 3.00 to 3.00, 1 images",
-        "  open for the first time: median 4.00, quartiles 4.00 to 4.00, 1 images",
+        "  open at an earlier network, too: median 3.00, quartiles 3.00 to 3.00, 1 image",
+        "  open for the first time: median 4.00, quartiles 4.00 to 4.00, 1 image",
     ]
     assert complete_summary(timed, PROOFS) == [
         "ratio an image (the faster of the others over ours): median 3.00, quartiles 2.00 to 3.50, 3 images"
