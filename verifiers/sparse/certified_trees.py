@@ -83,10 +83,11 @@ class TreeWriter:
             UncertifiedError: There is none.
         """
         left = [k for k, leaf in enumerate(leaves) if leaf is None]
-        proofs: dict[int, list[Entry]] = {k: [leaf] for k, leaf in enumerate(leaves) if leaf is not None}
         # Those over which the leaves were found.
         network = self._network
         bounds = [SiteBounds(walks(network, site)) for site in network.sites]
+        above: list[Entry] = [Bounded(bounds)] if within else []
+        proofs: dict[int, list[Entry]] = {k: [*above, leaf] for k, leaf in enumerate(leaves) if leaf is not None}
         run, places = _fitting(case, finished)
         for every in (False, True):
             if run is None:
