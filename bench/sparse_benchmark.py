@@ -60,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     request = BenchmarkRequest(onnx=tuple(options.onnx), **{name: getattr(options, name) for name in names})
     if options.verb == "complete":
         answers = complete(request, [name for name in options.verifiers.split(",") if name])
-        summary = timed.complete_summary(answers, OURS)
+        timed.show(timed.table(answers, request.timeout))
+        timed.show(timed.by_outcome(answers, OURS, request.timeout))
     else:
         answers = reuse(request)
-        summary = timed.reuse_summary(answers, WITH_PROOFS, OURS, request.onnx[0].name)
-    timed.show(timed.table(answers, request.timeout))
-    print("\n".join([*summary, *timed.beside(answers, options.published)]))
+        timed.show(timed.table(answers, request.timeout))
+        timed.say_lines(timed.reuse_summary(answers, WITH_PROOFS, OURS, request.onnx[0].name))
+    timed.say_lines(timed.beside(answers, options.published))
     if options.out is not None:
         timed.write(answers, options.out)
     sentences = timed.contradictions(answers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,10 +129,20 @@ def show(whole: Table, console: Console | None = None) -> None:
     console = console or Console()
     lines = whole.markdown()
     if not console.is_terminal or max(map(len, lines)) <= console.width:
-        print("\n".join(lines), file=console.file)
-        return
-    for title, small in by_network(whole):
-        console.print(small.terminal(title))
+        print("\n".join([*lines, ""]), file=console.file)
+    elif [heading for heading, _ in whole.columns] != [heading for heading, _ in _COLUMNS]:
+        console.print(whole.terminal())
+    else:
+        for title, small in by_network(whole):
+            console.print(small.terminal(title))
+        console.print("In a file or a pipe the table has p99, mean and subdomains, too.", highlight=False)
+
+
+def say_lines(lines: Sequence[str], console: Console | None = None) -> None:
+    """Prints lines, filled to the screen where it is one."""
+    console = console or Console()
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _groups(answers: Sequence[TimedAnswer]) -> Iterator[tuple[str, str, list[TimedAnswer]]]:
@@ -202,11 +212,49 @@ def spread(factors: Sequence[float]) -> str:
     return f"median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {plural(len(factors), 'image')}"
 
 
-def complete_summary(answers: Sequence[TimedAnswer], ours: str) -> list[str]:
-    """Returns lines about how the fastest of the other verifiers compares with ours."""
-    others = [name for name in dict.fromkeys(answer.verifier for answer in answers) if name != ours]
-    factors = ratios(answers, ours, others, lambda _: True)
-    return [f"ratio an image (the faster of the others over ours): {spread(factors)}"] if factors else []
+#: Heading of the column of ratios.
+_FASTER = "times faster than the fastest of the others"
+
+
+def by_outcome(answers: Sequence[TimedAnswer], ours: str, timeout: float) -> Table:
+    """Returns a line for the images that somebody proves, one for those that somebody breaks, and one for all.
+
+    Median seconds of each verifier with how many images it leaves undecided, over all networks, and the ratio an image
+    of the fastest of the others to ours: median (quartiles). An image that is not decided counts in a ratio with the
+    limit, or with the time that it took if that is more, and images that nobody decides count in none.
+    """
+    images: dict[tuple[str, int], dict[str, list[TimedAnswer]]] = {}
+    for answer in answers:
+        images.setdefault((answer.network, answer.image), {}).setdefault(answer.verifier, []).append(answer)
+    names = sorted(dict.fromkeys(answer.verifier for answer in answers), key=lambda name: name != ours)
+    said = {key: {a.status for group in own.values() for a in group if a.status.decided} for key, own in images.items()}
+    rows = []
+    for what, statuses in (("hold", {Status.UNSAT}), ("don't", {Status.SAT}), ("all", None)):
+        group = [own for key, own in images.items() if statuses is None or said[key] == statuses]
+        if not group:
+            continue
+        nobody = sum(not statement for statement in said.values())
+        everything = f"all {len(group)}" + (f", {nobody} decided by nobody" if nobody else "")
+        cells = [f"{len(group)} that {what}" if statuses else everything]
+        for name in names:
+            medians = [statistics.median(a.seconds for a in own[name]) for own in group if name in own]
+            left = sum(not any(a.status.decided for a in own[name]) for own in group if name in own)
+            cells.append(f"{statistics.median(medians):.2g} ({left})" if medians else "")
+        factors = [factor for own in group if (factor := _faster(own, ours, timeout)) is not None]
+        low, middle, high = np.percentile(factors, (25, 50, 75)) if factors else (0.0, 0.0, 0.0)
+        rows.append([*cells, f"{middle:.2g} ({low:.2g}–{high:.2g})" if factors else ""])
+    return Table([("images", False), *((f"{name} s", True) for name in names), (_FASTER, True)], rows)
+
+
+def _faster(own: Mapping[str, Sequence[TimedAnswer]], ours: str, timeout: float) -> float | None:
+    """Returns the ratio of one image; None where nobody decides it, or nobody else was asked."""
+    seconds = {
+        name: statistics.median(a.seconds if a.status.decided else max(a.seconds, timeout) for a in group)
+        for name, group in own.items()
+    }
+    if ours not in seconds or len(seconds) < 2 or not any(a.status.decided for group in own.values() for a in group):
+        return None
+    return min(value for name, value in seconds.items() if name != ours) / seconds[ours]
 
 
 def reuse_summary(answers: Sequence[TimedAnswer], ours: str, without: str, first: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.bench.engine.answers import TimedAnswer
-from prunecert.errors import UserError
+from prunecert.bench.results.vnncomp import all_existing
 from prunecert.models.data import Split, load
 from prunecert.onnx.io import identity
 from prunecert.printable import plural
@@ -49,10 +49,8 @@ class BenchmarkRequest:
     proved: bool = False
 
     def check(self) -> None:
-        """Raises a `UserError` if a network is no file."""
-        for path in self.onnx:
-            if not path.is_file():
-                raise UserError(f"Network {path} is refused because there is no such file; allowed are ONNX files.")
+        """Raises a `UserError` that names the networks that are no files."""
+        all_existing(*((path, "ONNX") for path in self.onnx))
 
 
 def open_images(onnx: Path, request: BenchmarkRequest) -> dict[int, Instance]:

@@ -29,7 +29,9 @@ def held_out(onnx: Path, images: int, seconds: float) -> HeldOut:
         images: How many are looked at.
         seconds: Limit of a question.
     """
-    warm_up()
     request = BenchmarkRequest(onnx=(onnx,), images=images, split="val", timeout=seconds, threads=1)
+    request.check()
     network = read_network(onnx)
+    # Where kernels are not there yet that takes a minute, which a file that is no network isn't worth.
+    warm_up()
     return HeldOut(Engine(network, 1), Checker(network), dict(open_images(onnx, request)))

@@ -15,7 +15,7 @@ from prunecert.bench.engine.answers import (
     TimedAnswer,
     asked_before,
     beside,
-    complete_summary,
+    by_outcome,
     contradictions,
     ratios,
     reuse_summary,
@@ -61,10 +61,32 @@ def test_summaries_say_what_is_compared_with_what() -> None:
         "  open at an earlier network, too: median 3.00, quartiles 3.00 to 3.00, 1 image",
         "  open for the first time: median 4.00, quartiles 4.00 to 4.00, 1 image",
     ]
-    assert complete_summary(timed, PROOFS) == [
-        "ratio an image (the faster of the others over ours): median 3.00, quartiles 2.00 to 3.50, 3 images"
+
+
+def test_a_ratio_counts_what_somebody_decides_and_the_limit_for_who_does_not() -> None:
+    names = (OURS, "quick", "slow")
+    said = {
+        # By image, verifier by verifier: what is said, and after how many seconds.
+        0: [(Status.UNSAT, 1.0), (Status.UNKNOWN, 0.1), (Status.UNSAT, 8.0)],
+        1: [(Status.UNSAT, 1.0), (Status.UNSAT, 4.0), (Status.TIMEOUT, 12.0)],
+        2: [(Status.SAT, 2.0), (Status.SAT, 1.0), (Status.SAT, 3.0)],
+        3: [(Status.TIMEOUT, 10.0), (Status.UNKNOWN, 0.1), (Status.TIMEOUT, 11.0)],
+        4: [(Status.TIMEOUT, 9.0), (Status.UNKNOWN, 0.1), (Status.UNSAT, 5.0)],
+    }
+    timed = [
+        TimedAnswer("a", image, name, status, seconds, 1, "")
+        for image, own in said.items()
+        for name, (status, seconds) in zip(names, own, strict=True)
     ]
-    assert complete_summary(answers("a", {}), OURS) == []
+    whole = by_outcome(timed, OURS, 10.0)
+    assert [heading for heading, _ in whole.columns][1:4] == [f"{name} s" for name in names]
+    # 8/1, 4/1 and 5/10; 1/2; and of all five the four that somebody decides.
+    assert whole.rows == [
+        ["3 that hold", "1 (1)", "0.1 (2)", "8 (1)", "4 (2.2–6)"],
+        ["1 that don't", "2 (0)", "1 (0)", "3 (0)", "0.5 (0.5–0.5)"],
+        ["all 5, 1 decided by nobody", "2 (2)", "0.1 (3)", "8 (2)", "2.2 (0.5–5)"],
+    ]
+    assert by_outcome([answer for answer in timed if answer.verifier == OURS], OURS, 10.0).rows[0][-1] == ""
 
 
 def test_what_is_not_decided_counts_with_twice_the_limit() -> None:
@@ -86,7 +108,7 @@ def test_a_narrow_screen_gets_a_small_table_for_each_network(capsys: pytest.Capt
     assert [line.strip() for line in lines if ".onnx" in line] == [f"{name}, 2 answers each" for name in names]
     assert sum(OURS in line and "1.500" in line for line in lines) == 2
     show(whole, Console(width=80, force_terminal=False))
-    assert capsys.readouterr().out.splitlines() == whole.markdown()
+    assert capsys.readouterr().out.splitlines() == [*whole.markdown(), ""]
 
 
 def test_percentiles_stand_beside_published_ones_where_such_are_given() -> None:

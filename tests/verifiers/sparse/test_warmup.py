@@ -8,47 +8,29 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numba
-import numpy as np
 import pytest
 
-from prunecert.verifiers.base import OutputSpec, Status
-from prunecert.verifiers.sparse import certify, live
-from prunecert.verifiers.sparse.bab import ascent, box_bounds, box_clipping, point_batch
-from prunecert.verifiers.sparse.crown.rows import walk as row_walk
-from prunecert.verifiers.sparse.crown.units import walk as unit_walk
 from prunecert.verifiers.sparse.warmup import warm_up
+from tests import house
 from tests.verifiers.checker import kit
-from tests.verifiers.sparse.searching import search
-from tests.verifiers.sparse.test_network import residual
 
 
-def compiled() -> dict[str, int]:
-    """Returns how many signatures each kernel of the search is compiled for."""
-    kernels: dict[str, Any] = {
-        "ascent": ascent.walk,
-        "attack": point_batch.descend,
-        "boxes": box_bounds.bound_boxes,
-        "clipping": box_clipping.clip_boxes,
-        "certify": certify.back,
-        "live": live.pick,
-        "rows": row_walk.bound_image,
-        "units": unit_walk.advance,
-    }
-    return {name: len(kernel.signatures) for name, kernel in kernels.items()}
-
-
-def test_all_kernels_are_compiled_and_a_question_needs_no_other() -> None:
+@pytest.mark.slow
+def test_no_question_needs_a_kernel_that_warming_up_does_not(tmp_path: Path) -> None:
+    """Each would be compiled in a question's time, and make a `timeout` of it that is kept."""
     warm_up()
-    before = compiled()
-    assert min(before.values()) > 0
-    spec = OutputSpec.robustness(0, 4)
-    for split in ("input", "relu"):
-        _, outcome = search(residual(0), np.zeros(5), np.ones(5), spec, split=split)
-        assert outcome.status in (Status.SAT, Status.UNSAT)
-    assert compiled() == before
+    kept = Path(numba.config.CACHE_DIR)
+    shutil.copytree(kept, tmp_path / kept.name)
+    for file in tmp_path.rglob("*.compiled"):
+        file.unlink()
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    words = [sys.executable, "-m", "tests.verifiers.sparse.late_kernels", str(tmp_path)]
+    run = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, cwd=house.ROOT)
+    lines = run.stdout.splitlines()
+    assert [line for line in lines if line.startswith("late")] == []
+    assert int(next(line for line in lines if line.startswith("branched")).split()[1]) > 3
 
 
 #: Writes a certificate, and says in which order kernels are compiled and the search begins.

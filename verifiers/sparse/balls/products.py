@@ -56,7 +56,8 @@ def weighed(rows: Float64Array | sparse.csr_array, bias: Float64Array, charge: F
     """
     if isinstance(rows, np.ndarray):
         sums = np.empty((4, len(rows)))
-        _sum(rows, bias, charge, sums)
+        # In one order, so that there is one kernel.
+        _sum(np.ascontiguousarray(rows), bias, charge, sums)
         return sums
     sizes = abs(rows)
     largest = sizes.max(axis=1).toarray().reshape(-1)
@@ -87,7 +88,7 @@ def pull(
             part = (rows @ matrix).toarray()
         elif lanes is None:
             part = np.zeros((len(rows), matrix.shape[1]))
-            _spread(matrix.indptr, matrix.indices, matrix.data, rows, part)
+            _spread(matrix.indptr, matrix.indices, matrix.data, np.ascontiguousarray(rows), part)
         else:
             numba.set_num_threads(checker.threads if len(lanes) > 1 else 1)
             out = np.zeros((len(lanes), matrix.shape[1], LANES64))
