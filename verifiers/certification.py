@@ -41,7 +41,7 @@ class Written:
             return f"{self.status}, uncertified: {self.reason}"
         return (
             f"{self.status}, certified by {self.how}: {self.leaves} leaves, {self.size} bytes, "
-            f"{self.search_s:.2f} s to find and {self.check_s:.2f} s to check"
+            f"made in {self.search_s:.2f} s and checked in {self.check_s:.2f} s"
         )
 
 

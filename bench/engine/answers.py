@@ -239,11 +239,17 @@ def by_outcome(answers: Sequence[TimedAnswer], ours: str, timeout: float) -> Tab
         for name in names:
             medians = [statistics.median(a.seconds for a in own[name]) for own in group if name in own]
             left = sum(not any(a.status.decided for a in own[name]) for own in group if name in own)
-            cells.append(f"{statistics.median(medians):.2g} ({left})" if medians else "")
+            cells.append(f"{_short(statistics.median(medians))} ({left})" if medians else "")
         factors = [factor for own in group if (factor := _faster(own, ours, timeout)) is not None]
         low, middle, high = np.percentile(factors, (25, 50, 75)) if factors else (0.0, 0.0, 0.0)
-        rows.append([*cells, f"{middle:.2g} ({low:.2g}–{high:.2g})" if factors else ""])
+        quartiles = f"{_short(middle)} ({_short(low)}–{_short(high)})" if factors else ""
+        rows.append([*cells, quartiles])
     return Table([("images", False), *((f"{name} s", True) for name in names), (_FASTER, True)], rows)
+
+
+def _short(value: float) -> str:
+    """Returns two digits of a number, without an exponent."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _faster(own: Mapping[str, Sequence[TimedAnswer]], ours: str, timeout: float) -> float | None:

@@ -29,7 +29,9 @@ from pathlib import Path
 from prunecert.bench.options import REPEATS, SECONDS, THREADS
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.outcome import contradictions
+from prunecert.bench.results.vnncomp import all_existing
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.onnx.io import identity
 from prunecert.page_help import PageHelp
 from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
@@ -215,9 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=SECONDS, default=60.0, help="seconds that a verifier has (default: 60)")
     parser.add_argument("--threads", type=THREADS, help="of each verifier (default: its own choice)")
     options = parser.parse_args(arguments)
-    for file in (options.onnx, options.vnnlib):
-        if not file.is_file():
-            raise UserError(f"{shortened(file)} does not exist, or is no file.")
+    options.onnx, options.vnnlib = all_existing((options.onnx, "ONNX"), (options.vnnlib, "VNN-LIB"))
+    # What is no network would be refused by each of many processes.
+    identity(options.onnx)
     names, absent = installed([name for name in options.verifiers.split(",") if name])
     for sentence in absent:
         print(sentence, file=sys.stderr)

@@ -148,7 +148,10 @@ def export_suite(request: ExportRequest) -> None:
         )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(out / "instances.csv", text.getvalue())
+    table = out / "instances.csv"
+    if table.is_file() and (earlier := table.read_text(encoding="utf-8")) != text.getvalue():
+        print(f"{table} is written anew; it had {plural(len(earlier.splitlines()), 'instance')}")
+    write_text(table, text.getvalue())
     write_keys(out, keys)
     shrunk = shapes.rows((c.name, c.compression, e.record) for (c, _), e in zip(present, exports.values(), strict=True))
     if shrunk:

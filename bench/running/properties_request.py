@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prunecert.bench.results.vnncomp import Task, all_existing, category_of, pair_name, read_rows
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
+from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class PropertiesRequest:
         tasks = tasks or [(task, None) for task in self._single()]
         if self.certificate is not None and self.instances is not None:
             raise UserError("--certificate is written for one pair; give --onnx and --vnnlib in place of --instances.")
+        if self.certificate is not None and self.certificate.is_dir():
+            raise UserError(f"--certificate {shortened(self.certificate, 200)} is a folder; name a file.")
         return tasks
 
     def _single(self) -> list[Task]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties_request import PropertiesRequest
 from prunecert.verifiers.process.certifying import CertifyingWorker
-from prunecert.verifiers.process.worker import Worker
+from prunecert.verifiers.process.worker import Worker, check_installed
 
 
 def run_properties(request: PropertiesRequest) -> int:
@@ -26,6 +26,7 @@ def run_properties(request: PropertiesRequest) -> int:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
         # Left after the verifiers, whose logs lie in it.
         stack.enter_context(writing(out))
+        check_installed(request.verifiers)
         maker = Worker if request.certificate is None else CertifyingWorker
         crew = {
             name: stack.enter_context(
@@ -43,7 +44,7 @@ def run_properties(request: PropertiesRequest) -> int:
         if request.instances is None and len(crew) == 1 and not any(out.glob("instances.*")):
             # One question, which nobody has answered yet: the verifier starts while the files are read.
             crew[names[0]].start_ahead()
-        # And while what reads, judges and writes is imported, a quarter of what this process does for one question.
+        # And while what reads, judges and writes is imported.
         from prunecert.bench.running.properties_session import answer
 
         return answer(request, tasks, crew, scratch)

@@ -24,6 +24,7 @@ from scipy import sparse
 from prunecert.errors import run_main
 from prunecert.models.data import load
 from prunecert.models.export import export_onnx
+from prunecert.page_help import PageHelp
 from prunecert.verifiers.output_spec import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.balls.ascent import Ascent
@@ -94,7 +95,7 @@ class Timed:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("checkpoint", type=Path)
     command.add_argument("--images", type=int, default=100)
     command.add_argument("--radii", default="0.1,0.25,0.5")

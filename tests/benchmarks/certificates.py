@@ -33,6 +33,7 @@ from prunecert.bench import export
 from prunecert.bench.results.schema import between_marks
 from prunecert.errors import run_main
 from prunecert.files import write_text
+from prunecert.page_help import PageHelp
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.checker import check
 from prunecert.verifiers.checker.network import read_network
@@ -158,7 +159,7 @@ def head() -> Iterator[str]:
 
 def main() -> int:
     """Prints the table."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("folder", type=Path)
     command.add_argument("--export", action="store_true", help="export the networks of CELLS into the folder first")
     command.add_argument("--match", default="*", help="names of networks, comma-separated shell patterns")

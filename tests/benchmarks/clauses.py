@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prunecert.errors import run_main
+from prunecert.page_help import PageHelp
 from prunecert.verifiers.base import Instance, Status
 from prunecert.verifiers.sparse.arrays import Int64Array
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
@@ -175,7 +176,7 @@ def counted(engine: Engine, checker: Checker, question: Instance, seconds: float
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line for each tree."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("onnx", type=Path)
     command.add_argument("--images", type=int, default=60, help="first held-out images")
     command.add_argument("--timeout", type=float, default=20.0, help="seconds for an image's search")

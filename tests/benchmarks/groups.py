@@ -38,6 +38,7 @@ import numpy as np
 from prunecert.errors import run_main
 from prunecert.models.data import load
 from prunecert.models.export import export_onnx
+from prunecert.page_help import PageHelp
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.arrays import LANES32, Int64Array
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
@@ -281,7 +282,7 @@ def row_of(checkpoint: Path, effort: Effort, folder: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("checkpoints", type=Path, nargs="+")
     command.add_argument("--images", type=int, default=100)
     command.add_argument("--eps", type=float, default=2.0, help="radius, in 255ths")

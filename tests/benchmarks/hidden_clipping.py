@@ -20,6 +20,7 @@ from unittest import mock
 import numpy as np
 
 from prunecert.errors import run_main
+from prunecert.page_help import PageHelp
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab import input_splits
 from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes
@@ -110,7 +111,7 @@ class Clipping:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("instances", type=Path)
     command.add_argument("--every", type=int, default=1, help="take every so many questions")
     command.add_argument("--seconds", type=float, default=10.0, help="limit of each question and way")

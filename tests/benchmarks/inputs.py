@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 
 from prunecert.errors import UserError, run_main
 from prunecert.onnx.io import identity
+from prunecert.page_help import PageHelp
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status, UnsupportedError
 from prunecert.verifiers.formats.support import network_info
@@ -110,7 +111,7 @@ def every_question(instances: Path, every: int) -> Iterator[tuple[str, Questions
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("instances", type=Path)
     command.add_argument("--every", type=int, default=1, help="take every so many questions")
     command.add_argument("--seconds", type=float, default=10.0, help="limit of each question and way")

@@ -39,6 +39,7 @@ from prunecert.files import write_text
 from prunecert.models.checkpoint_folders import CHECKPOINTS, locate
 from prunecert.models.data import Dataset
 from prunecert.models.datasets.source import load_split
+from prunecert.page_help import PageHelp
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status, Verifier
 from prunecert.verifiers.formats.counterexample import outputs
@@ -220,7 +221,7 @@ class Family:
 
 def main() -> int:
     """Prints the table."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("--families", default=",".join(FAMILIES), help="of networks, comma-separated")
     command.add_argument("--images", type=int, default=100, help="most of each family")
     command.add_argument("--timeout", type=float, default=5.0, help="seconds of each fresh proof")

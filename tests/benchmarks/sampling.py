@@ -33,6 +33,7 @@ from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.page_help import PageHelp
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status
 
 HEAD = ("| network | proofs | points | least margin | broken |", "|---|---:|---:|---:|---:|")
@@ -199,7 +200,7 @@ def tallies(options: argparse.Namespace) -> Iterable[Tally]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns 1 if a proof was broken."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--cells", help="shell patterns of cell names, comma-separated")
     command.add_argument("--points", type=int, default=1_000_000, help="of each network")

@@ -228,7 +228,9 @@ def _within(context: Callable[[], AbstractContextManager[None]], work: Work) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    from prunecert.page_help import PageHelp
+
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=PageHelp)
     command.add_argument("--networks", default="cnn-small,cnn-large,resnet-2b,cnn5")
     command.add_argument("--objectives", default="natural,ibp,mtl-ibp")
     command.add_argument("--ways", default="bfloat16,channels-last,both,fused", help=f"of {', '.join(WAYS)}")

@@ -103,5 +103,5 @@ def test_a_chain_is_warmed_up_with_a_point_and_asked_with_and_without_proofs(
 def test_unknown_verifiers_and_missing_files_are_refused(request_: BenchmarkRequest, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Did you mean"):
         complete(request_, ["neuralsta"])
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="does not exist"):
         reuse(BenchmarkRequest(onnx=(tmp_path / "none.onnx",)))

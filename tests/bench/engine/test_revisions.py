@@ -126,7 +126,7 @@ def test_a_revision_is_unpacked_once_and_named(tmp_path: Path, monkeypatch: pyte
 def test_a_folder_without_the_program_and_a_missing_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no prunecert"):
         find_tree(str(tmp_path), tmp_path)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="does not exist"):
         main([".", ".", "--onnx", str(tmp_path / "none.onnx")])
     assert BenchmarkRequest(onnx=()).images == 200
 

@@ -91,5 +91,5 @@ def test_the_command_prints_both_tables_of_right_images(
     data.labels = (labels + 1) % 10
     assert main(words) == 0
     assert "net.onnx: nothing to profile" in capsys.readouterr().out
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="does not exist"):
         main([str(path.with_name("none.onnx"))])

@@ -93,8 +93,13 @@ def test_a_proof_of_the_opposite_is_a_contradiction(tmp_path: Path, capsys: pyte
     problem, certifier = prepared(tmp_path), Certifier(Written("sat", "", "witness"))
     assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "unsat"), crew(certifier)) == 1
     assert "CONTRADICTION: answered unsat; " in capsys.readouterr().out
-    # What nobody decided contradicts nothing.
+
+
+def test_what_nobody_decided_is_not_searched_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem, certifier = prepared(tmp_path), Certifier(PROVED)
     assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "timeout"), crew(certifier)) == 0
+    assert certifier.calls == []
+    assert "uncertified: no verifier decided it" in capsys.readouterr().out
 
 
 def test_a_property_without_inputs_needs_no_process(tmp_path: Path) -> None:

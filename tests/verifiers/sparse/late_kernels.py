@@ -63,7 +63,8 @@ def ask(network: Network, rng: np.random.Generator) -> int:
     rows = np.concatenate([a for a, _ in spec.disjuncts])
 
     def question(radius: float) -> Question:
-        return Question(*(np.clip(center + sign * radius, 0, 1) for sign in (-1, 1)), rows, np.zeros(len(rows)))
+        low, high = (np.clip(center + sign * radius, 0, 1) for sign in (-1, 1))
+        return Question(low, high, rows, np.zeros(len(rows)))
 
     radii = [0.0, 1e-4]
     while radii[-1] < 0.5 and engine.bound(question(radii[-1])).rows.min() > 0:
