@@ -119,7 +119,11 @@ def add_checking_options(parser: argparse.ArgumentParser) -> None:
     """Adds what the checking of a run's certificates can be told."""
     parser.add_argument("--run", type=Path, metavar="DIR", help="check all certificates of this run")
     parser.add_argument(
-        "--exports", type=Path, default=Path("onnx_exports"), metavar="DIR", help="folder of the networks' ONNX files"
+        "--exports",
+        type=Path,
+        default=Path("onnx_exports"),
+        metavar="DIR",
+        help="folder of the networks' ONNX files (default: onnx_exports)",
     )
     parser.add_argument("--suite", metavar="NAME", help="the run's suite, name or file, if it is none that ships")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images")

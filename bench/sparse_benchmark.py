@@ -8,17 +8,20 @@ that it classifies correctly, as published percentiles mostly are (--published s
 verifier about each image in turn, in an order that changes from image to image, all with the same limit, in worker
 processes that are warm; start-up and loading are not counted. `reuse` takes the networks for a chain of neighbours, and
 asks the search with and without the proofs of the networks before. Times are wall-clock; an image that is not decided
-counts with its time in the percentiles and with twice the limit in PAR2. A verdict of one verifier that contradicts
+counts with its time in the percentiles, with twice the limit in PAR2 and with the limit in ratios, in which images that
+nobody decides don't count. A verdict of one verifier that contradicts
 another's ends the command with exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from prunecert.bench.engine import answers as timed
+from prunecert.bench.engine.cold import installed
 from prunecert.bench.engine.complete import OURS, WITH_PROOFS, BenchmarkRequest, complete, reuse
 from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, run_main
@@ -27,12 +30,10 @@ from prunecert.page_help import PageHelp
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    commands = argparse.ArgumentParser(
-        prog="prunecert sparse-benchmark", description=__doc__.split("\n\n")[0], formatter_class=PageHelp
-    )
+    commands = argparse.ArgumentParser(prog="prunecert sparse-benchmark", description=__doc__, formatter_class=PageHelp)
     verbs = commands.add_subparsers(dest="verb", required=True)
     for verb in ("complete", "reuse"):
-        sub = verbs.add_parser(verb, formatter_class=PageHelp)
+        sub = verbs.add_parser(verb, description=__doc__, formatter_class=PageHelp)
         sub.add_argument("--onnx", nargs="+", type=Path, required=True, help="networks; for reuse in the chain's order")
         sub.add_argument("--images", type=IMAGES, default=200, help="the first N images of the set (default: 200)")
         sub.add_argument("--split", choices=("test", "val"), default="test", help="of CIFAR-10 (default: test)")
@@ -47,9 +48,8 @@ def parser() -> argparse.ArgumentParser:
             help="NAME=MEDIAN,P90,P99: seconds that somebody has published, to set beside each verifier's",
         )  # fmt: skip
         sub.add_argument("--out", type=Path, help="write all answers to this JSON file")
-    verbs.choices["complete"].add_argument(
-        "--verifiers", default="sparse-bab,neuralsat,abcrown", help="comma-separated (default: %(default)s)"
-    )
+    everyone = "default: all complete ones that are there"
+    verbs.choices["complete"].add_argument("--verifiers", default="", metavar="NAME[,NAME]", help=everyone)
     return commands
 
 
@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = ("images", "split", "eps", "timeout", "threads", "repeats", "data_root", "proved")
     request = BenchmarkRequest(onnx=tuple(options.onnx), **{name: getattr(options, name) for name in names})
     if options.verb == "complete":
-        answers = complete(request, [name for name in options.verifiers.split(",") if name])
+        present, absent = installed([name for name in options.verifiers.split(",") if name])
+        sys.stderr.writelines(f"{sentence}\n" for sentence in absent)
+        answers = complete(request, present)
         timed.show(timed.table(answers, request.timeout))
         timed.show(timed.by_outcome(answers, OURS, request.timeout))
     else:
@@ -70,8 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.out is not None:
         timed.write(answers, options.out)
     sentences = timed.contradictions(answers)
-    for sentence in sentences:
-        print(f"CONTRADICTION {sentence}")
+    timed.say_lines([f"CONTRADICTION {sentence}" for sentence in sentences])
     return EXIT_REGRESSION if sentences else EXIT_OK
 
 

@@ -56,7 +56,7 @@ def verify_parser(description: str | None = None) -> argparse.ArgumentParser:
     command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     command.add_argument(
         "--settings", nargs="+", action="extend", default=[], metavar="K=V",
-        help="a verifier's settings, key=value or verifier.key=value",
+        help="a verifier's settings, key=value or verifier.key=value; all are in docs/settings.md",
     )  # fmt: skip
     command.add_argument("--abcrown", type=Path, metavar="DIR", help="checkout of alpha-beta-CROWN to use")
     command.add_argument(
@@ -65,9 +65,12 @@ def verify_parser(description: str | None = None) -> argparse.ArgumentParser:
         "nothing for inputs in [0, 1]; other boxes are refused), exact (no constant is folded but 0)",
     )  # fmt: skip
     command.add_argument(
-        "--memory-limit", type=MEMORY_MB, metavar="MB", help="limit on a verifier's resident size in MiB"
+        "--memory-limit",
+        type=MEMORY_MB,
+        metavar="MB",
+        help="limit on a verifier's resident size in MiB (default: none)",
     )
-    command.add_argument("--threads", type=THREADS, metavar="N", help="threads of a verifier")
+    command.add_argument("--threads", type=THREADS, metavar="N", help="threads of a verifier (default: its own choice)")
     command.add_argument(
         "--certificate", type=Path, metavar="FILE",
         help="of one pair: write a proof of the answer that verifiers/checker accepts: the counterexample, the tree of "
@@ -75,7 +78,13 @@ def verify_parser(description: str | None = None) -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
     command.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")
-    command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default: {OUT}")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=OUT,
+        metavar="DIR",
+        help=f"folder of the results, which goes on where a run in it stopped (default: {OUT})",
+    )
     return command
 
 

@@ -181,8 +181,8 @@ def beside(answers: Sequence[TimedAnswer], published: Sequence[Published]) -> li
                 for name, theirs in figures.seconds.items()
             )
             lines.append(
-                f"{network}, {verifier}, {len(group)} answers, {undecided} undecided, beside what is published of "
-                f"{figures.name}: {', '.join(pairs)}"
+                f"{network}, {verifier}, {plural(len(group), 'answer')}, {undecided} undecided, beside what is "
+                f"published of {figures.name}: {', '.join(pairs)}"
             )
     return lines
 
