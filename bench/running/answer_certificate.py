@@ -60,7 +60,9 @@ def certify_answer(
             # The file's decimals are those of float32 numbers.
             witness = x.astype(np.float32)
     if status is None:
-        say("uncertified: no verifier decided it; `bench.certificate write` searches for a proof whoever answered what")
+        taken = any(row["status"] not in (Status.UNSUPPORTED, Status.ERROR) for row in rows.values())
+        hint = "; `bench.certificate write` searches for a proof whoever answered what" if taken else ""
+        say(f"uncertified: no verifier decided it{hint}")
         return EXIT_OK
     kept = _kept(target, problem)
     if kept is not None and kept.answer == status:

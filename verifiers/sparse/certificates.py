@@ -280,4 +280,6 @@ class refusing:  # noqa: N801 (a context manager, used like a function)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, UserError):
-            raise UserError(f"{self._name} is not taken by the checker of certificates: {error}.") from error
+            known = isinstance(error, files.RefusedError | files.UnreadableError | OSError)
+            reason = str(error) if known else f"it has a form that its readers do not know ({type(error).__name__})"
+            raise UserError(f"{self._name} is not taken by the checker of certificates: {reason}.") from error

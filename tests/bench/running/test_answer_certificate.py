@@ -99,7 +99,10 @@ def test_what_nobody_decided_is_not_searched_again(tmp_path: Path, capsys: pytes
     problem, certifier = prepared(tmp_path), Certifier(PROVED)
     assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "timeout"), crew(certifier)) == 0
     assert certifier.calls == []
-    assert "uncertified: no verifier decided it" in capsys.readouterr().out
+    assert "uncertified: no verifier decided it; " in capsys.readouterr().out
+    # Nor is there anything to be tried where it was refused.
+    assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "unsupported"), crew(certifier)) == 0
+    assert capsys.readouterr().out == "uncertified: no verifier decided it\n"
 
 
 def test_a_property_without_inputs_needs_no_process(tmp_path: Path) -> None:

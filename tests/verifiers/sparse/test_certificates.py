@@ -294,3 +294,13 @@ def test_a_second_order_tree_that_was_not_kept_is_no_proof() -> None:
         proof.tree.most_mb = 0.0
         proof.tree.prove(0, proof.tree.leaves[0])
     another_search_is_made(files, finished, "takes more than its part of the memory")
+
+
+def test_a_file_that_the_checker_s_readers_stumble_over_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    files, marked = kit.questions("conv-skip")[0], tmp_path / "marked.vnnlib"
+    marked.write_bytes(b"\xef\xbb\xbf" + files.vnnlib.read_bytes())
+    with pytest.raises(
+        UserError, match=r"marked\.vnnlib is not taken by the checker of certificates: [a-z ]+.*\.$"
+    ) as caught:
+        Certifier(files.onnx).write(marked, tmp_path / "proof", 5.0)
+    assert "list index" not in str(caught.value)
