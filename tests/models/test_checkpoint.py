@@ -230,7 +230,11 @@ def test_shipped_checkpoints_load_and_are_what_their_names_say(file: Path) -> No
     assert f"_{read.pruner}_x{read.compression:g}_s{read.seed}" in read.name
     # Flying Bird+ follows its own density; a cell's compression is where that begins.
     own = read.pruner == "flying-bird-plus"
-    assert masks.kept == (read.kept if own else round(masks.total / read.compression))
+    if read.pruner == "cstar":
+        # Its matrices are products of small ones, of which the masks say nothing, and ranks are whole.
+        assert 0.98 * read.weights / read.compression < read.kept <= read.weights / read.compression
+    else:
+        assert masks.kept == (read.kept if own else round(masks.total / read.compression))
     # A learning network beats chance, and a bound never beats an attack.
     assert read.accuracy["clean"] > 0.15
     assert read.accuracy.get("ibp", 0) <= read.accuracy.get("crown_ibp", 0) + 0.02
