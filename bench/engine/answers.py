@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from prunecert.bench.report.medium import Table
+from prunecert.bench.report.medium import Table, print_sentence
 from prunecert.bench.results.outcome import contradictions as all_contradictions
 from prunecert.errors import UserError
 from prunecert.numbers import read_number
@@ -142,7 +142,7 @@ def say_lines(lines: Sequence[str], console: Console | None = None) -> None:
     """Prints lines, filled to the screen where it is one."""
     console = console or Console()
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        print_sentence(console, line)
 
 
 def _groups(answers: Sequence[TimedAnswer]) -> Iterator[tuple[str, str, list[TimedAnswer]]]:
@@ -163,9 +163,14 @@ def ratios(
             for name in (ours, *others)
             if any(a.verifier == name for a in mine)
         }
-        if ours in medians and len(medians) > 1:
-            factors.append(min(value for name, value in medians.items() if name != ours) / medians[ours])
+        factors += _factor(medians, ours)
     return factors
+
+
+def _factor(seconds: Mapping[str, float], ours: str) -> list[float]:
+    """Returns the ratio of the fastest of the others to ours; nothing where either is missing."""
+    others = [value for name, value in seconds.items() if name != ours]
+    return [min(others) / seconds[ours]] if others and ours in seconds else []
 
 
 def beside(answers: Sequence[TimedAnswer], published: Sequence[Published]) -> list[str]:
@@ -240,7 +245,7 @@ def by_outcome(answers: Sequence[TimedAnswer], ours: str, timeout: float) -> Tab
             medians = [statistics.median(a.seconds for a in own[name]) for own in group if name in own]
             left = sum(not any(a.status.decided for a in own[name]) for own in group if name in own)
             cells.append(f"{_short(statistics.median(medians))} ({left})" if medians else "")
-        factors = [factor for own in group if (factor := _faster(own, ours, timeout)) is not None]
+        factors = [factor for own in group for factor in _faster(own, ours, timeout)]
         low, middle, high = np.percentile(factors, (25, 50, 75)) if factors else (0.0, 0.0, 0.0)
         quartiles = f"{_short(middle)} ({_short(low)}–{_short(high)})" if factors else ""
         rows.append([*cells, quartiles])
@@ -252,15 +257,15 @@ def _short(value: float) -> str:
     return f"{float(f'{value:.2g}'):g}"
 
 
-def _faster(own: Mapping[str, Sequence[TimedAnswer]], ours: str, timeout: float) -> float | None:
-    """Returns the ratio of one image; None where nobody decides it, or nobody else was asked."""
+def _faster(own: Mapping[str, Sequence[TimedAnswer]], ours: str, timeout: float) -> list[float]:
+    """Returns the ratio of one image; nothing where nobody decides it, or nobody else was asked."""
+    if not any(answer.status.decided for group in own.values() for answer in group):
+        return []
     seconds = {
         name: statistics.median(a.seconds if a.status.decided else max(a.seconds, timeout) for a in group)
         for name, group in own.items()
     }
-    if ours not in seconds or len(seconds) < 2 or not any(a.status.decided for group in own.values() for a in group):
-        return None
-    return min(value for name, value in seconds.items() if name != ours) / seconds[ours]
+    return _factor(seconds, ours)
 
 
 def reuse_summary(answers: Sequence[TimedAnswer], ours: str, without: str, first: str) -> list[str]:

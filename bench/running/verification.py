@@ -9,8 +9,9 @@ from pathlib import Path
 
 from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties_request import PropertiesRequest
+from prunecert.errors import UserError
 from prunecert.verifiers.process.certifying import CertifyingWorker
-from prunecert.verifiers.process.worker import Worker, check_installed
+from prunecert.verifiers.process.worker import Worker
 
 
 def run_properties(request: PropertiesRequest) -> int:
@@ -26,11 +27,11 @@ def run_properties(request: PropertiesRequest) -> int:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
         # Left after the verifiers, whose logs lie in it.
         stack.enter_context(writing(out))
-        check_installed(request.verifiers)
         maker = Worker if request.certificate is None else CertifyingWorker
-        crew = {
-            name: stack.enter_context(
-                maker(
+        crew, refusals = dict[str, Worker](), list[str]()
+        for name, settings in request.verifiers.items():
+            try:
+                worker = maker(
                     name,
                     settings,
                     request.device,
@@ -38,9 +39,13 @@ def run_properties(request: PropertiesRequest) -> int:
                     threads=request.threads,
                     log=out / "logs" / f"{name}.log",
                 )
-            )
-            for name, settings in request.verifiers.items()
-        }
+            except UserError as error:
+                refusals.append(str(error))
+            else:
+                crew[name] = stack.enter_context(worker)
+        if refusals:
+            # One to a line, as they end in commands to copy.
+            raise UserError("These verifiers can't be asked:", refusals) if len(refusals) > 1 else UserError(*refusals)
         if request.instances is None and len(crew) == 1 and not any(out.glob("instances.*")):
             # One question, which nobody has answered yet: the verifier starts while the files are read.
             crew[names[0]].start_ahead()

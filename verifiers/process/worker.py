@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -301,21 +301,6 @@ def workers(names: Sequence[str], **options: Any) -> Iterator[dict[str, Worker]]
     """Makes a worker for each name, all closed at the end; options as for `Worker`."""
     with contextlib.ExitStack() as stack:
         yield {name: stack.enter_context(Worker(name, **options)) for name in names}
-
-
-def check_installed(names: Iterable[str]) -> None:
-    """Refuses verifiers that can't run here, all at once.
-
-    Args:
-        names: Registered names.
-
-    Raises:
-        UserError: Some are not installed; it says what each needs.
-    """
-    lacking = {name: VERIFIERS.get(name).availability() for name in names}
-    hints = {name: item.hint for name, item in lacking.items() if not item.installed}
-    if hints:
-        raise UserError(" ".join(f"Verifier {name!r} is unavailable: {hint}." for name, hint in hints.items()))
 
 
 def prepare_verifiers(names: Sequence[str]) -> None:

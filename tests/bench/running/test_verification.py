@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -51,3 +52,12 @@ def test_a_run_begins_with_the_command_and_its_verifiers_and_certifies_what_it_a
     assert session["command"] == ["python", "-m", "bench.verify", "--onnx", "net.onnx"]
     assert (session["type"], answer["status"], proof.exists()) == ("session", "unsat", True)
     assert str(proof) in capsys.readouterr().out
+
+
+def test_all_verifiers_that_cannot_be_asked_are_named(tmp_path: Path) -> None:
+    question = replace(request(tmp_path, HOLDS), verifiers={"sparse-ibp": {}, "sparse-bab": {}}, device="nowhere")
+    with pytest.raises(UserError) as caught:
+        run_properties(question)
+    assert [detail.partition(";")[0] for detail in caught.value.details] == [
+        f"Device 'nowhere' is refused for verifier '{name}'" for name in question.verifiers
+    ]
