@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunecert.bench.running.training import Deadline, make_job, refuse
+from prunecert.bench.schema.recipes import recipe_keys
 from prunecert.bench.schema.search_space import Space, apply, draw, one_by_one, scale_epochs
 from prunecert.errors import UserError, did_you_mean
 from prunecert.numbers import read_number
@@ -235,7 +236,7 @@ def _check_space(request: SearchRequest, cell: Cell) -> None:
     """Refuses a space with a value that no recipe may have, whether or not it is drawn."""
     from prunecert.models.recipe import Recipe
 
-    recipe = request.suite.recipe(cell.network, cell.objective, cell.compression)
+    recipe = request.suite.recipe(cell.network, cell.objective, cell.compression, cell.pruner)
     for key, domain in request.space.items():
         for value in domain.ends:
             changes = {key: value}
@@ -258,20 +259,24 @@ def _trial(request: SearchRequest, cells: Sequence[Cell], number: int, rung: int
 
 
 def own_recipe(suite: Suite, cells: Sequence[Cell] | Sequence[Job]) -> dict[str, Any]:
-    """Returns the suite's recipe of cells of one network and objective; of their compression, where they share one."""
-    return suite.recipe(cells[0].network, cells[0].objective, _shared_compression(cells))
+    """Returns the suite's recipe of cells of one network and objective; of their compression and pruner if shared."""
+    return suite.recipe(cells[0].network, cells[0].objective, *_shared(cells))
 
 
 def recipe_key(suite: Suite, cells: Sequence[Cell] | Sequence[Job]) -> str:
     """Returns the key of a suite's `recipes` where changes of that recipe must stand, lest others override them."""
-    key, compression = f"{cells[0].network}/{cells[0].objective}", _shared_compression(cells)
-    special = f"{key}/{compression:g}x" if compression is not None else key
-    return special if special in suite.recipes else key
+    general = f"{cells[0].network}/{cells[0].objective}"
+    keys = recipe_keys(cells[0].network, cells[0].objective, *_shared(cells))
+    return next((key for key in reversed(keys) if key in suite.recipes and key.startswith(general)), general)
 
 
-def _shared_compression(cells: Sequence[Cell] | Sequence[Job]) -> float | None:
-    compressions = {cell.compression for cell in cells}
-    return compressions.pop() if len(compressions) == 1 else None
+def _shared(cells: Sequence[Cell] | Sequence[Job]) -> tuple[float | None, str | None]:
+    """Returns the compression and the pruner of all cells; None for what they don't share."""
+    compressions, pruners = {cell.compression for cell in cells}, {cell.pruner for cell in cells}
+    return (
+        compressions.pop() if len(compressions) == 1 else None,
+        pruners.pop() if len(pruners) == 1 else None,
+    )
 
 
 def survivors(scores: Mapping[int, float], count: int, rung: int, eta: float) -> list[int]:

@@ -129,7 +129,7 @@ def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
     jobs = []
     for cell in (cell for name, cell in cells.items() if name in chosen):
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
-        written = suite.recipe(cell.network, cell.objective, cell.compression)
+        written = suite.recipe(cell.network, cell.objective, cell.compression, cell.pruner)
         whole = Recipe.from_dict(written, cell.objective, where=where)
         command = f"python -m bench.train --suite {suite_argument} --cells {cell.name}"
         jobs.append(make_job(cell, whole, command, suite.data.card()))

@@ -68,9 +68,11 @@ class Suite:
     gate: RuleSet | None = None
     bits_places: Mapping[str, str] = field(default_factory=dict)
 
-    def recipe(self, network: str, objective: str, compression: float | None = None) -> dict[str, Any]:
+    def recipe(
+        self, network: str, objective: str, compression: float | None = None, pruner: str | None = None
+    ) -> dict[str, Any]:
         """Returns a training recipe: see `merged`."""
-        return merged(self.recipes, network, objective, compression)
+        return merged(self.recipes, network, objective, compression, pruner)
 
     @property
     def timed(self) -> bool:

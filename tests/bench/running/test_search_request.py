@@ -56,6 +56,20 @@ def test_a_compression_s_own_recipe_is_where_a_search_begins(tmp_path: Path) -> 
     assert recipe_key(suite, [cell for cell in cells if cell.compression == 2]) == "cnn-small/natural"
 
 
+def test_a_pruner_s_own_recipe_is_where_a_search_begins(tmp_path: Path) -> None:
+    own = "  cnn-small/natural/10x: {lr: 0.25}\n  cnn-small/natural/drop-grow/10x: {lr: 0.125}\n"
+    (tmp_path / "tiny.yaml").write_text(SUITE + "  cnn-small/natural: {lr: 0.5}\n" + own)
+    suite = load_suite(str(tmp_path / "tiny.yaml"))
+    shared = [cell for cell, _ in suite.cells if isinstance(cell, Cell) and cell.compression == 10]
+    alone = [cell for cell in shared if cell.pruner == "drop-grow"]
+    assert alone
+    assert len(shared) > len(alone)
+    assert own_recipe(suite, alone)["lr"] == 0.125
+    assert own_recipe(suite, shared)["lr"] == 0.25
+    assert recipe_key(suite, alone) == "cnn-small/natural/drop-grow/10x"
+    assert recipe_key(suite, shared) == "cnn-small/natural/10x"
+
+
 @given(st.dictionaries(st.integers(0, 30), st.floats(0, 1), min_size=1), st.floats(1.5, 5), st.integers(1, 4))
 def test_survivors_are_no_worse_than_those_who_go(scores: dict[int, float], eta: float, rung: int) -> None:
     alive = survivors(scores, len(scores), rung, eta)
