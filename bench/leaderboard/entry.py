@@ -76,6 +76,8 @@ def make_entry(
     layers = count_layers(plan.export.masked_path)
     total, kept = totals(layers)
     card = dict(plan.export.card)
+    # A foreign network's card has notes of its authors in their words, a checkpoint's those of its pruner, as data.
+    trained = all(key in card for key in TRAINING)
     dense = int(card.get("dense_weights") or total)
     described = plan.to_json()
     data = next(item for item in session["data"] if item["split"] == plan.data.split)
@@ -86,7 +88,8 @@ def make_entry(
         "digest": "",
         "by": by,
         "method": {
-            **{key: card.get(key, "") for key in ("title", "url", "notes")},
+            **{key: card.get(key, "") for key in ("title", "url")},
+            "notes": "" if trained else card.get("notes", ""),
             **({"authors": card["authors"]} if card.get("authors") else {}),
         },
         "cell": {**plan.cell.to_json(), "name": plan.cell.name, "norm": "linf"},
@@ -104,7 +107,7 @@ def make_entry(
             "onnx_bytes": plan.export.path.stat().st_size,
             "checkpoint_sha256": plan.export.checkpoint_sha256 or None,
         },
-        "training": {key: card[key] for key in TRAINING} if all(key in card for key in TRAINING) else None,
+        "training": _training(card) if trained else None,
         "data": {
             **data,
             "images": plan.images,
@@ -137,6 +140,11 @@ def make_entry(
         **({} if proofs is None else {"proofs": dict(proofs)}),
     }
     return seal(entry)
+
+
+def _training(card: Mapping[str, Any]) -> dict[str, Any]:
+    training = {key: card[key] for key in TRAINING}
+    return {**training, "notes": card["notes"]} if card.get("notes") else training
 
 
 def _without_folder(word: str) -> str:

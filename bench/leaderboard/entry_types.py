@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 #: Beyond this, a number is no longer exact in JSON's usual readers.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -72,8 +72,8 @@ class Files(_Strict):
     masked_sha256: str | None = None
 
 
-class EntryTraining(_Strict):
-    """How the network was trained, where it was trained here."""
+class EntryTraining(_Strict, omit_defaults=True):
+    """How the network was trained, where it was trained here; `notes` are what the pruner says of how it went."""
 
     command: str
     recipe: dict[str, Any]
@@ -82,6 +82,7 @@ class EntryTraining(_Strict):
     versions: dict[str, str]
     data_fingerprint: str
     mask_sha256: str
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Data(_Strict):
@@ -267,4 +268,5 @@ FIELDS: Mapping[str, Any] = {
 }
 #: Fields that older entries lack, or those without certificates.
 OPTIONAL = frozenset({"compaction", "proofs"})
-TRAINING = EntryTraining.__struct_fields__
+#: What every card of a training says; its `notes` may be missing.
+TRAINING = tuple(name for name in EntryTraining.__struct_fields__ if name != "notes")

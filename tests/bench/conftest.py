@@ -142,7 +142,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     save(checkpoints, model, Masks.dense(model), name=CELLS[0], pruner="dense", compression=1.0, **card)
     masks = PRUNERS.get("lwm")(model, 10.0)
     masks.apply_(model)
-    save(checkpoints, model, masks, name=CELLS[1], pruner="lwm", compression=10.0, **card)
+    noted = {"rounds": [{"kept": 21476, "alone": [0.5]}]}
+    save(checkpoints, model, masks, name=CELLS[1], pruner="lwm", compression=10.0, **card, notes=noted)
     suite = folder / "tiny.yaml"
     suite.write_text(SUITE)
     return Zoo(checkpoints, folder, suite, folder / "exports")

@@ -46,6 +46,10 @@ def test_a_finished_run_is_submitted_and_valid(
     assert pruned["weights"]["compression"] == pytest.approx(10, rel=1e-3)
     assert [layer["kind"] for layer in pruned["weights"]["layers"]] == ["Conv", "Conv", "Gemm", "Gemm"]
     assert pruned["data"]["images"] == 60
+    # What a pruner notes is data, and its authors' words are none.
+    assert pruned["training"]["notes"] == {"rounds": [{"kept": 21476, "alone": [0.5]}]}
+    assert [entry["method"]["notes"] for entry in good.values()] == ["", ""]
+    assert sum("notes" in entry["training"] for entry in good.values()) == 1
     # No folder of this machine is published.
     text = (tmp_path / "results" / "leaderboard" / f"{pruned['name']}.json").read_text()
     assert str(tmp_path) not in text
