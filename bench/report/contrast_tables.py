@@ -56,4 +56,8 @@ def unmatched_note(lines: Sequence[ContrastLine]) -> str:
         for line in lines
         if line.unmatched
     ]
-    return f"Left out, since nothing of the other group is near in size: {'; '.join(parts)}." if parts else ""
+    return (
+        f"Left out, since what they would be held against is missing or not near in size: {'; '.join(parts)}."
+        if parts
+        else ""
+    )

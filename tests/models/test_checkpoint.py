@@ -222,6 +222,15 @@ def test_a_card_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
 SHIPPED = sorted(ZOO.glob("*.safetensors"))
 
 
+#: Their methods leave so few weights of a layer that they say one class or two. A board without them would be kinder
+#: to these methods than they are.
+COLLAPSED = {
+    "cnn-small_ibp_eps2_boosting_x100_s0",
+    "cnn-small_ibp_eps2_lwm-uniform_x100_s0",
+    "cnn-small_ibp_eps2_mad_x100_s0",
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_checkpoints_load_and_are_what_their_names_say(file: Path) -> None:
@@ -235,7 +244,7 @@ def test_shipped_checkpoints_load_and_are_what_their_names_say(file: Path) -> No
         assert 0.98 * read.weights / read.compression < read.kept <= read.weights / read.compression
     else:
         assert masks.kept == (read.kept if own else round(masks.total / read.compression))
-    # A learning network beats chance, and a bound never beats an attack.
-    assert read.accuracy["clean"] > 0.15
+    # A network that learns beats chance, and a bound never beats an attack.
+    assert (read.accuracy["clean"] < 0.15) == (read.name in COLLAPSED)
     assert read.accuracy.get("ibp", 0) <= read.accuracy.get("crown_ibp", 0) + 0.02
     assert read.accuracy.get("crown_ibp", 0) <= read.accuracy["pgd"] <= read.accuracy["clean"]

@@ -42,11 +42,17 @@ class GroupQuestion:
         title: What is asked.
         one: Whether a pruner belongs to the group that is judged.
         other: Whether it belongs to the one that it is held against.
+        pairs: Who may be matched with whom, a pruner and one of the other group; empty: all with all.
     """
 
     title: str
     one: Callable[[str], bool]
     other: Callable[[str], bool]
+    pairs: frozenset[tuple[str, str]] = frozenset()
+
+    def may_match(self, pruner: str, other: str) -> bool:
+        """Whether the networks of two pruners, one of each group, may be held against each other."""
+        return not self.pairs or (pruner, other) in self.pairs
 
 
 def _among(*names: str) -> Callable[[str], bool]:
@@ -65,13 +71,22 @@ def _group(**facets: object) -> Callable[[str], bool]:
     return belongs
 
 
+def _pairwise(title: str, *pairs: tuple[str, str]) -> GroupQuestion:
+    """Returns a question of methods that differ from their partners in what is asked alone, and not in their rates.
+
+    Where one of a pair is missing its partner is left out, so that a group isn't the better for who failed.
+    """
+    ones, others = zip(*pairs, strict=True)
+    return GroupQuestion(title, _among(*ones), _among(*others), frozenset(pairs))
+
+
 #: What the board is there to settle.
 QUESTIONS: tuple[GroupQuestion, ...] = (
-    GroupQuestion("HYDRA against LWM", _among("hydra", "hydra-uniform"), _among("lwm", "lwm-uniform")),
-    GroupQuestion("balanced against uniform rates", _among("lwm", "hydra"), _among("lwm-uniform", "hydra-uniform")),
-    GroupQuestion("rates learned from uniform ones against uniform", _among("harp-uniform"), _among("hydra-uniform")),
-    GroupQuestion("rates learned from balanced ones against balanced", _among("harp"), _among("hydra")),
-    GroupQuestion("searched rates against balanced", _among("heracles"), _among("hydra")),
+    _pairwise("HYDRA against LWM", ("hydra", "lwm"), ("hydra-uniform", "lwm-uniform")),
+    _pairwise("balanced against uniform rates", ("lwm", "lwm-uniform"), ("hydra", "hydra-uniform")),
+    _pairwise("rates learned from uniform ones against uniform", ("harp-uniform", "hydra-uniform")),
+    _pairwise("rates learned from balanced ones against balanced", ("harp", "hydra")),
+    _pairwise("searched rates against balanced", ("heracles", "hydra")),
     GroupQuestion(
         "masks from scratch against pruning",
         _group(structure=Structure.UNSTRUCTURED, pre_training=Training.NONE),
@@ -227,7 +242,10 @@ def _lines(
         if question.one(network.pruner):
             levels[network.nominal].append(network)
     for _, group in sorted(levels.items()):
-        pairs = [(network, matches(network, others, TOLERANCES[measure])) for network in group]
+        pairs = []
+        for network in group:
+            candidates = [other for other in others if question.may_match(network.pruner, other.pruner)]
+            pairs.append((network, matches(network, candidates, TOLERANCES[measure])))
         unmatched = sorted(network.pruner for network, near in pairs if not near)
         pairs = [(network, near) for network, near in pairs if near]
         if pairs and (line := _line(question, measure, pairs, unmatched, repeats, seed)) is not None:

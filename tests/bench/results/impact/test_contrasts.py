@@ -62,6 +62,22 @@ def test_cells_are_matched_by_multiply_adds_where_weights_differ() -> None:
     assert [line.measure for line in alone] == ["weights"]
 
 
+def test_methods_with_other_rates_are_not_each_other_s_match() -> None:
+    parts = [
+        network(proved(*range(30)), pruner="hydra"),
+        network(proved(*range(20)), pruner="lwm"),
+        network(proved(*range(2)), pruner="hydra-uniform"),
+    ]
+    (line,) = [line for line in lines(parts) if line.title == "HYDRA against LWM"]
+    # LWM with uniform rates is missing: HYDRA with them isn't held against LWM with balanced ones.
+    assert (line.methods, line.others, line.unmatched) == (("hydra",), ("lwm",), ("hydra-uniform",))
+    assert line.changes["verified"].value == pytest.approx(10 / 40)
+    both = lines([*parts, network(proved(0), pruner="lwm-uniform")])
+    (line,) = [line for line in both if line.title == "HYDRA against LWM"]
+    assert (line.methods, line.others) == (("hydra", "hydra-uniform"), ("lwm", "lwm-uniform"))
+    assert line.changes["verified"].value == pytest.approx((10 + 1) / 80)
+
+
 def test_what_nothing_is_near_to_is_said() -> None:
     ranks = network(proved(1), pruner="cstar")
     ranks = replace(ranks, cell=msgspec.structs.replace(ranks.cell, measured_compression=12.0))
