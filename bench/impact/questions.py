@@ -11,6 +11,7 @@ from rich.console import Console
 
 from prunecert.bench.impact import board, checkpoints, claims, networks
 from prunecert.bench.leaderboard.entry import as_rows, entry_files
+from prunecert.bench.leaderboard.standing import one_for_each_cell
 from prunecert.bench.report import impact, impact_tables
 from prunecert.bench.report.impact_tables import ImpactTable
 from prunecert.bench.results.impact.classes import class_changes
@@ -149,13 +150,10 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
             f"{source} is refused: --about needs the answers image by image; give a run's folder, or the folder of the "
             "leaderboard's entries (results)."
         )
-    outcomes, sources = [], set()
-    for path in entry_files(source):
-        entry = networks.load_whole_entry(path)
-        part = outcomes_of(*as_rows(entry))
-        sources.add(str(entry["data"]["source"]))
-        if part is not None:
-            outcomes.append(part)
+    entries = [networks.load_whole_entry(path) for path in entry_files(source)]
+    sources = {str(entry["data"]["source"]) for entry in entries}
+    read_ones = ((entry, part) for entry in entries if (part := outcomes_of(*as_rows(entry))) is not None)
+    outcomes = [part for _, part in one_for_each_cell(read_ones)]
     if not outcomes:
         raise UserError(f"{source} holds neither a run nor a leaderboard entry; give the folder of either.")
     return outcomes, impact.class_names(sources.pop() if len(sources) == 1 else "")

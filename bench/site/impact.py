@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prunecert.bench.leaderboard.entry import as_rows
+from prunecert.bench.leaderboard.standing import one_for_each_cell
 from prunecert.bench.report import contrast_tables
 from prunecert.bench.report import impact_tables as tables
 from prunecert.bench.report.medium import Table
@@ -79,7 +80,8 @@ def impacts(rows: Sequence[Row]) -> list[Impact]:
     several = len({by for _, by, _ in submitters}) > 1
     shown = []
     names = rows[0].class_names if rows else ()
-    for (family, by, _), members in sorted(submitters.items(), key=lambda item: item[0]):
+    for (family, by, _), everyone in sorted(submitters.items(), key=lambda item: item[0]):
+        members = [member for _, member in one_for_each_cell((member[0].entry, member) for member in everyone)]
         parts = [part for _, part in members]
         comparisons = sorted(against_dense(parts), key=lambda one: (one.compression, one.pruner))
         if comparisons:

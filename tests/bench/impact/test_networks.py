@@ -26,7 +26,7 @@ def test_the_board_is_printed_of_entries(tmp_path: Path, entries: Path, capsys: 
             shutil.copy(file, tmp_path)
     main([str(entries), "--about", "networks", "--cells", "*lwm*,*hydra*", "--checkpoints", str(tmp_path)])
     text = capsys.readouterr().out
-    assert "| cnn-small, ibp, 2/255 | 0 | 200 | dense | 1 | 56.5 | [44.0, 44.5] | 37.3–50.9 | – | 1 |" in text
+    assert "| cnn-small, ibp, 2/255 | 0 | 1,000 | dense | 1 | 55.4 | [43.2, 43.3] | 40.2–46.3 | – | 1 |" in text
     assert "| dense | 1 | 214,760 | 926,696 | 100.0 |" in text
     assert "| lwm | 100 | 2,148 | 90,975 | 9.8 |" in text
     assert "| hydra | 100 | – | – | – |" in text

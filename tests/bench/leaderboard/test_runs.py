@@ -21,7 +21,8 @@ def test_every_shipped_entry_has_its_thousand_images() -> None:
     runs, problems = larger_runs(RESULTS, good)
     assert problems == []
     assert {run.images for run in runs.values()} == {1000}
-    assert runs.keys() == good.keys()
+    # The others have them themselves.
+    assert all(name in runs or entry["data"]["images"] == 1000 for name, entry in good.items())
     for name, run in runs.items():
         assert run.cell.name == good[name]["cell"]["name"]
 

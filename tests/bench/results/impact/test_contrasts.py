@@ -111,6 +111,17 @@ def test_p_values_are_adjusted_for_all_tests_of_the_family() -> None:
     assert [change.p for change in line.changes.values()] == pytest.approx([2 * raw, 2 * raw])
 
 
+def test_a_p_value_beyond_what_resamples_tell_is_no_less_than_a_sign_test_s() -> None:
+    # Of 1,000 images 150 are lost and 50 gained: McNemar's exact p is 7e-13, a hundred such tests are still sure.
+    many = bootstrap(np.array([[-1.0] * 150 + [1.0] * 50 + [0.0] * 800]), repeats=400)
+    assert 1e-14 < many.p < 1e-9
+    # Six of ten changed, all to one side: a sign test says 2^-5.
+    assert bootstrap(np.array([[1.0] * 6 + [0.0] * 4]), repeats=4000).p >= 2**-5 * (1 - 1e-9)
+    # Where resamples lie on both sides they tell.
+    few = bootstrap(np.array([[1.0] * 30 + [-1.0] * 20 + [0.0] * 50]), repeats=4000)
+    assert few.p == pytest.approx(0.16, abs=0.04)
+
+
 def test_without_a_cause_a_test_fires_no_oftener_than_it_may() -> None:
     rng = np.random.default_rng(0)
     samples = (rng.integers(-1, 2, size=(2, 60)).astype(float) for _ in range(80))

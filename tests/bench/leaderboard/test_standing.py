@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunecert.bench.leaderboard.entry import Entry, seal
+from prunecert.bench.leaderboard.standing import one_for_each_cell
+from prunecert.bench.retention import main
+from tests.bench import boards
+
+
+def started(entry: Entry, suite: str, when: str) -> Entry:
+    """Returns an entry of another suite's run."""
+    protocol: dict[str, Any] = {**entry["protocol"], "suite": suite, "started": when}
+    return seal({**entry, "protocol": protocol})
+
+
+def test_the_entry_with_most_images_stands_and_of_equals_the_latest() -> None:
+    few = started(boards.make(images=100), "third", "2026-03-01T00:00:00Z")
+    old = started(boards.make(images=200), "first", "2026-01-01T00:00:00Z")
+    new = started(boards.make(images=200), "second", "2026-02-01T00:00:00Z")
+    other = boards.make(images=100, seed=1)
+    for order in ([few, old, new, other], [new, other, old, few]):
+        standing = [entry for entry, _ in one_for_each_cell((entry, None) for entry in order)]
+        assert [entry["name"] for entry in standing] == [e["name"] for e in order if e is new or e is other]
+    # On other images it is another question.
+    elsewhere = boards.make(images=100, source="SVHN")
+    assert len(one_for_each_cell([(few, None), (elsewhere, None)])) == 2
+
+
+def test_a_network_that_two_suites_verified_is_one_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [boards.make(pruner="dense", compression=1.0), boards.make(pruner="lwm", compression=10.0)]
+    twice = [started(entry, "another", "2026-02-01T00:00:00Z") for entry in entries]
+    root = boards.write(tmp_path, *entries, *twice)
+    assert main([str(root), "--about", "methods"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith(("| dense", "| lwm"))]
+    assert [row[3].strip() for row in rows[:2]] == ["1", "1"]
