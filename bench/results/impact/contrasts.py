@@ -9,14 +9,15 @@ are.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from prunecert.bench.results.impact.images import FloatArray, ImageOutcomes, Metric
 from prunecert.bench.results.impact.pairs import Change, families
@@ -24,6 +25,7 @@ from prunecert.bench.results.stats import holm
 from prunecert.models import DENSE
 from prunecert.models.pruners.taxonomy import FACETS, VARIANTS, Criterion, Structure, Training, taxonomy_of
 
+CountArray = npt.NDArray[np.uint16]
 #: What cells are matched by.
 Measure = Literal["weights", "multiply-adds"]
 #: How far apart sizes may be, as a ratio: ranks and whole units don't meet a budget exactly.
@@ -270,7 +272,7 @@ def _line(
     if not seeds:
         return None
     members = [one.by_seed[number] for one, _ in parts.values() for number in seeds]
-    common = reduce(np.intersect1d, [part.numbers for part in members])
+    common = functools.reduce(np.intersect1d, [part.numbers for part in members])
     if not len(common):
         return None
     metrics: list[Metric] = [
@@ -304,9 +306,9 @@ def bootstrap(differences: FloatArray, *, repeats: int = REPEATS, confidence: fl
     """Returns the mean of differences, its percentile interval, and a p value, by resampling images and seeds.
 
     The p value is twice the smaller share of resamples on a side of 0, so that it agrees with the interval. Where none
-    lies there, a share can't tell how small it is, and a hundred tests' correction would call everything chance: then it
-    is that of a normal distribution of the resamples' deviation. It is never less than a sign test of as many images
-    could say. Both draws are independent of each other (the pigeonhole bootstrap, Owen 2007, which rather errs on the
+    lies there, a share can't tell how small it is, and corrected for a hundred tests all would be chance: then it is
+    that of a normal distribution of the resamples' deviation. It is never less than a sign test of as many images could
+    say. Both draws are independent of each other (the pigeonhole bootstrap, Owen 2007, which rather errs on the
     wide side).
 
     >>> bootstrap(np.array([[1.0] * 30 + [0.0] * 70])).value
@@ -319,14 +321,12 @@ def bootstrap(differences: FloatArray, *, repeats: int = REPEATS, confidence: fl
         seed: Of the draws.
     """
     seeds, images = differences.shape
-    rng = np.random.default_rng(seed)
-    sampled = np.empty(repeats)
+    rows, columns = _draws(seeds, images, repeats, seed)
     step = max(1, _NUMBERS // images)
-    for start in range(0, repeats, step):
-        size = min(step, repeats - start)
-        rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
-        columns = rng.multinomial(images, np.full(images, 1 / images), size=size) / images
-        sampled[start : start + size] = np.einsum("ri,ri->r", rows @ differences, columns)
+    slices = (slice(start, start + step) for start in range(0, repeats, step))
+    sampled = np.concatenate(
+        [np.einsum("ri,ri->r", rows[part] / seeds @ differences, columns[part] / images) for part in slices]
+    )
     tail = (1 - confidence) / 2
     low, high = np.quantile(sampled, [tail, 1 - tail])
     # Sums of thirds and the like are off by a rounding.
@@ -338,6 +338,19 @@ def bootstrap(differences: FloatArray, *, repeats: int = REPEATS, confidence: fl
     changed = int(np.count_nonzero(differences.any(axis=0)))
     p = min(1.0, max(p, 2.0 ** (1 - changed)))
     return Change(value, float(low), float(high), float(p))
+
+
+@functools.lru_cache(maxsize=4)
+def _draws(seeds: int, images: int, repeats: int, seed: int) -> tuple[CountArray, CountArray]:
+    """Returns how often each seed and each image is drawn: once for all tests of a board, since drawing takes longest."""
+    rng = np.random.default_rng(seed)
+    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=repeats).astype(np.uint16)
+    columns = np.empty((repeats, images), dtype=np.uint16)
+    step = max(1, _NUMBERS // images)
+    for start in range(0, repeats, step):
+        size = min(step, repeats - start)
+        columns[start : start + size] = rng.multinomial(images, np.full(images, 1 / images), size=size)
+    return rows, columns
 
 
 def _adjusted(lines: list[ContrastLine]) -> list[ContrastLine]:
