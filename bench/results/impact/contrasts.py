@@ -342,7 +342,7 @@ def bootstrap(differences: FloatArray, *, repeats: int = REPEATS, confidence: fl
 
 @functools.lru_cache(maxsize=4)
 def _draws(seeds: int, images: int, repeats: int, seed: int) -> tuple[CountArray, CountArray]:
-    """Returns how often each seed and each image is drawn: once for all tests of a board, since drawing takes longest."""
+    """Returns how often each seed and each image is drawn: once for all tests of a board: drawing takes longest."""
     rng = np.random.default_rng(seed)
     rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=repeats).astype(np.uint16)
     columns = np.empty((repeats, images), dtype=np.uint16)
