@@ -37,7 +37,10 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
         main([str(tmp_path), "--compression", "ten"])
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/zoo.md", "docs/methods.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "docs/zoo.md", "docs/methods.md", pytest.param("docs/board.md", marks=pytest.mark.slow)],
+)
 def test_documents_hold_what_the_command_prints(
     document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
