@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prunecert.bench.leaderboard.entry import Entry, dump
 from prunecert.bench.leaderboard.runs import LargerRun
+from prunecert.bench.leaderboard.standing import stand_ins
 from prunecert.bench.site import downloads, render
 from prunecert.bench.site.ranking import ranks
 from prunecert.bench.site.view import families, make_rows
@@ -76,7 +77,10 @@ class Content:
 
 def build(content: Content, folder: Path) -> None:
     """Writes the site into an empty folder."""
-    rows = make_rows(content.entries.values(), content.larger, content.proofs)
+    everyone = make_rows(content.entries.values(), content.larger, content.proofs)
+    # A network that several suites verified has a page for each entry, and one line on the board.
+    others = stand_ins([row.entry for row in everyone])
+    rows = [row for row in everyone if row.name not in others]
     places = ranks(rows)
     env = render.environment()
     (folder / "entries").mkdir(parents=True)
@@ -87,19 +91,24 @@ def build(content: Content, folder: Path) -> None:
     for sha256, path in content.onnx.items():
         (folder / "onnx").mkdir(exist_ok=True)
         shutil.copyfile(path, folder / "onnx" / f"{sha256}.onnx")
-    records = [downloads.record(row, places.get(row.name)) for row in rows]
+    records = [downloads.record(row, places.get(row.name)) for row in everyone]
     (folder / "leaderboard.csv").write_text(downloads.csv_text(records), encoding="utf-8", newline="")
     (folder / "taxonomy.json").write_text(downloads.taxonomy_text(rows), encoding="utf-8")
     if content.parquet:
         downloads.write_parquet(records, folder / "leaderboard.parquet")
-    for members in families(rows).values():
-        for row in members:
-            sha256 = row.entry["files"]["onnx_sha256"]
-            onnx = f"../onnx/{sha256}.onnx" if sha256 in content.onnx else None
-            page = render.entry(env, row, members, places.get(row.name), onnx)
-            (folder / "entries" / f"{row.name}.html").write_text(page, encoding="utf-8")
-            (folder / "entries" / f"{row.name}.json").write_text(dump(row.entry), encoding="utf-8")
-    (folder / "index.html").write_text(render.index(env, rows, places, content.parquet), encoding="utf-8")
+    by_family = families(rows)
+    for row in everyone:
+        sha256 = row.entry["files"]["onnx_sha256"]
+        onnx = f"../onnx/{sha256}.onnx" if sha256 in content.onnx else None
+        same = {name for name, other in others.items() if other == others.get(row.name, row.name)}
+        also = sorted({*same, others.get(row.name, row.name)} - {row.name})
+        family = [other for other in by_family[row.family] if other.name not in also]
+        family += [row] * (row.name in others)
+        page = render.entry(env, row, family, places.get(row.name), onnx, also=also)
+        (folder / "entries" / f"{row.name}.html").write_text(page, encoding="utf-8")
+        (folder / "entries" / f"{row.name}.json").write_text(dump(row.entry), encoding="utf-8")
+    board = render.index(env, rows, places, content.parquet, left_out=len(others))
+    (folder / "index.html").write_text(board, encoding="utf-8")
 
 
 def publish(content: Content, out: Path) -> None:

@@ -16,6 +16,9 @@ UNSTATED = "not stated"
 #: Lower ends of the shades of what is kept, in shares; the last shade is for all below.
 SHADES = (1.0, 0.97, 0.9, 0.8, 0.6)
 
+#: How far a counted compression may be from the one asked for, to stand in its column.
+_NEAR = 1.1
+
 
 @dataclass(frozen=True)
 class MethodKind:
@@ -112,13 +115,19 @@ def _grid(family: Family, rows: Sequence[Row]) -> Grid:
     shares: dict[str, dict[float, list[tuple[KeptShare, Row]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row.kept and "verified" in row.kept:
-            # Counted compressions of one ratio differ in the third digit.
-            shares[row.cell["pruner"]][float(f"{row.compression:.2g}")].append((row.kept["verified"], row))
+            shares[row.cell["pruner"]][_column(row)].append((row.kept["verified"], row))
     shades = {name: {ratio: _shade(of) for ratio, of in by.items()} for name, by in shares.items()}
     ratios = sorted({ratio for by in shades.values() for ratio in by})
     order = sorted(shades, key=lambda name: (-max(shades[name]), -shades[name][max(shades[name])].kept, name))
     images = sorted({row.images for by in shares.values() for of in by.values() for _, row in of})
     return Grid(family, tuple(ratios), {name: shades[name] for name in order}, tuple(images))
+
+
+def _column(row: Row) -> float:
+    """Returns the ratio that was asked for, or the counted one's two digits where the network isn't near it."""
+    nominal = float(row.cell["compression"])
+    near = max(nominal / row.compression, row.compression / nominal) <= _NEAR
+    return float(f"{nominal:.3g}" if near else f"{row.compression:.2g}")
 
 
 def _shade(shares: Sequence[tuple[KeptShare, Row]]) -> Shade:

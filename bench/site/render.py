@@ -109,7 +109,9 @@ def _pretty(data: Any) -> str:
     return json.dumps(data, indent=1)
 
 
-def index(env: jinja2.Environment, rows: Sequence[Row], places: Mapping[str, Rank], parquet: bool) -> str:
+def index(
+    env: jinja2.Environment, rows: Sequence[Row], places: Mapping[str, Rank], parquet: bool, *, left_out: int = 0
+) -> str:
     """Returns the board.
 
     Args:
@@ -117,6 +119,7 @@ def index(env: jinja2.Environment, rows: Sequence[Row], places: Mapping[str, Ran
         rows: All rows, in the order of the board.
         places: Ranks by the entry's name.
         parquet: Whether there is a Parquet download.
+        left_out: How many entries are not among the rows, since another stands for their network.
     """
     main, smaller = classes(rows)
 
@@ -149,6 +152,7 @@ def index(env: jinja2.Environment, rows: Sequence[Row], places: Mapping[str, Ran
         families=by_family,
         columns=COLUMNS,
         parquet=parquet,
+        left_out=left_out,
         tenfold=tenfold[:_MOST_TENFOLD],
         more_tenfold=max(0, len(tenfold) - _MOST_TENFOLD),
         unpaired=any(not kept.paired for row in main if row.kept for kept in row.kept.values()),
@@ -163,7 +167,13 @@ def index(env: jinja2.Environment, rows: Sequence[Row], places: Mapping[str, Ran
 
 
 def entry(
-    env: jinja2.Environment, row: Row, family: Sequence[Row], rank: Rank | None = None, onnx: str | None = None
+    env: jinja2.Environment,
+    row: Row,
+    family: Sequence[Row],
+    rank: Rank | None = None,
+    onnx: str | None = None,
+    *,
+    also: Sequence[str] = (),
 ) -> str:
     """Returns the page of an entry.
 
@@ -173,6 +183,7 @@ def entry(
         family: All entries of its network, objective and radius, itself among them.
         rank: Its rank, if it has one.
         onnx: Address of its ONNX file on the site, if it is there.
+        also: Names of other entries of the same network.
     """
     family = [other for other in family if (other.images, other.data_fingerprint) == (row.images, row.data_fingerprint)]
     nearest = sorted(family, key=lambda other: (other is not row, abs(other.sparsity - row.sparsity), other.name))
@@ -182,6 +193,7 @@ def entry(
         r=row,
         rank=rank,
         onnx=onnx,
+        also=also,
         bracket=bracket(row),
         figures=figures.of_entry(row, family),
         family=shown,

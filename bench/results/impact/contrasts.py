@@ -17,23 +17,20 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from prunecert.bench.results.impact.images import FloatArray, ImageOutcomes, Metric
 from prunecert.bench.results.impact.pairs import Change, families
+from prunecert.bench.results.impact.resamples import draws, slices
 from prunecert.bench.results.stats import holm
 from prunecert.models import DENSE
 from prunecert.models.pruners.taxonomy import FACETS, VARIANTS, Criterion, Structure, Training, taxonomy_of
 
-CountArray = npt.NDArray[np.uint16]
 #: What cells are matched by.
 Measure = Literal["weights", "multiply-adds"]
 #: How far apart sizes may be, as a ratio: ranks and whole units don't meet a budget exactly.
 TOLERANCES: Mapping[Measure, float] = {"weights": 1.1, "multiply-adds": 1.25}
 #: Resamples of images and seeds.
 REPEATS = 4_000
-#: In how many numbers a slice of resamples is held.
-_NUMBERS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -321,11 +318,12 @@ def bootstrap(differences: FloatArray, *, repeats: int = REPEATS, confidence: fl
         seed: Of the draws.
     """
     seeds, images = differences.shape
-    rows, columns = _draws(seeds, images, repeats, seed)
-    step = max(1, _NUMBERS // images)
-    slices = (slice(start, start + step) for start in range(0, repeats, step))
+    columns, rows = draws(images, repeats, seed), draws(seeds, repeats, seed + 1)
     sampled = np.concatenate(
-        [np.einsum("ri,ri->r", rows[part] / seeds @ differences, columns[part] / images) for part in slices]
+        [
+            np.einsum("ri,ri->r", rows[part] / seeds @ differences, columns[part] / images)
+            for part in slices(images, repeats)
+        ]
     )
     tail = (1 - confidence) / 2
     low, high = np.quantile(sampled, [tail, 1 - tail])
@@ -338,19 +336,6 @@ def bootstrap(differences: FloatArray, *, repeats: int = REPEATS, confidence: fl
     changed = int(np.count_nonzero(differences.any(axis=0)))
     p = min(1.0, max(p, 2.0 ** (1 - changed)))
     return Change(value, float(low), float(high), float(p))
-
-
-@functools.lru_cache(maxsize=4)
-def _draws(seeds: int, images: int, repeats: int, seed: int) -> tuple[CountArray, CountArray]:
-    """Returns how often each seed and each image is drawn: once for all tests of a board: drawing takes longest."""
-    rng = np.random.default_rng(seed)
-    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=repeats).astype(np.uint16)
-    columns = np.empty((repeats, images), dtype=np.uint16)
-    step = max(1, _NUMBERS // images)
-    for start in range(0, repeats, step):
-        size = min(step, repeats - start)
-        columns[start : start + size] = rng.multinomial(images, np.full(images, 1 / images), size=size)
-    return rows, columns
 
 
 def _adjusted(lines: list[ContrastLine]) -> list[ContrastLine]:

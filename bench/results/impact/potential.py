@@ -13,6 +13,7 @@ import numpy as np
 
 from prunecert.bench.results.impact.images import FloatArray, Metric
 from prunecert.bench.results.impact.pairs import Comparison
+from prunecert.bench.results.impact.resamples import draws, slices
 
 #: What the published figures allow, a share of the images.
 ALLOWANCE = 0.005
@@ -66,14 +67,11 @@ def potential(
         return 0.0, 0.0, 0.0
     shares = np.array([0.0, *sorted(ladder)])
     changes = np.stack([np.zeros(len(next(iter(ladder.values())))), *(ladder[share] for share in shares[1:])])
-    rng = np.random.default_rng(seed)
     n = changes.shape[1]
-    sampled = np.empty(repeats)
-    # In slices, so that many images don't ask for gigabytes; all shares see the same resample.
-    step = max(1, 2_000_000 // n)
-    for start in range(0, repeats, step):
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(step, repeats - start)) / n
-        sampled[start : start + step] = _largest(drawn @ changes.T, shares, allowance)
+    # All shares see the same resample.
+    drawn = draws(n, repeats, seed)
+    means = [drawn[part] / n @ changes.T for part in slices(n, repeats)]
+    sampled = _largest(np.concatenate(means), shares, allowance)
     value = float(_largest(changes.mean(axis=1), shares, allowance))
     tail = (1 - confidence) / 2
     # Potentials are a few values; an interval ends at ones that occur.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prunecert.bench.leaderboard.entry import Entry, seal
-from prunecert.bench.leaderboard.standing import one_for_each_cell
+from prunecert.bench.leaderboard.standing import one_for_each_cell, stand_ins
 from prunecert.bench.retention import main
 from tests.bench import boards
 
@@ -28,6 +28,17 @@ def test_the_entry_with_most_images_stands_and_of_equals_the_latest() -> None:
     # On other images it is another question.
     elsewhere = boards.make(images=100, source="SVHN")
     assert len(one_for_each_cell([(few, None), (elsewhere, None)])) == 2
+
+
+def test_on_the_board_one_entry_stands_for_a_network_and_others_of_its_submitter_alone() -> None:
+    old = boards.make(verifiers=("ibp",))
+    new = started(boards.make(), "another", "2026-02-01T00:00:00Z")
+    strangers = started(boards.make(by="a stranger"), "another", "2026-03-01T00:00:00Z")
+    trained_anew = started(boards.make(), "third", "2026-03-01T00:00:00Z")
+    trained_anew["files"] = {**trained_anew["files"], "onnx_sha256": "0" * 64}
+    other_radius = boards.make(eps="1/255")
+    assert stand_ins([old, new, strangers, trained_anew, other_radius]) == {old["name"]: new["name"]}
+    assert stand_ins([]) == {}
 
 
 def test_a_network_that_two_suites_verified_is_one_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

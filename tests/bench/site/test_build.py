@@ -35,6 +35,25 @@ def test_a_file_is_offered_where_its_hash_is_an_entrys(tmp_path: Path) -> None:
     assert not (tmp_path / "bare" / "onnx").exists()
 
 
+def test_a_network_that_two_suites_verified_is_one_line_and_two_pages(tmp_path: Path) -> None:
+    old = [boards.make("dense", 1.0, verifiers=("ibp",)), boards.make(verifiers=("ibp",))]
+    new = [boards.make("dense", 1.0), boards.make()]
+    for entry in new:
+        entry["protocol"]["started"] = "2026-02-01T00:00:00Z"
+    build(Content({one["name"]: one for one in (*old, *new)}), tmp_path)
+    board = (tmp_path / "index.html").read_text()
+    for before, after in zip(old, new, strict=True):
+        assert f'href="entries/{after["name"]}.html"' in board
+        assert before["name"] not in board
+        page = (tmp_path / "entries" / f"{before['name']}.html").read_text()
+        assert f'href="{after["name"]}.html"' in page
+        assert f'href="{before["name"]}.html"' in (tmp_path / "entries" / f"{after['name']}.html").read_text()
+    assert "2 more entries are of networks that stand above" in board
+    # The downloads have all of them; who isn't on the board has no rank.
+    lines = (tmp_path / "leaderboard.csv").read_text().splitlines()
+    assert len(lines) == 5
+
+
 def test_only_an_earlier_site_is_replaced(tmp_path: Path) -> None:
     check_target(tmp_path / "new")
     check_target(tmp_path)

@@ -39,6 +39,16 @@ def test_a_grid_holds_the_mean_of_seeds_and_one_networks_interval(rows: list) ->
     assert (single.low, single.high, single.name) == (one.kept["verified"].low, one.kept["verified"].high, one.name)
 
 
+def test_a_network_stands_in_the_column_that_was_asked_for_unless_it_is_far_from_it() -> None:
+    entries = [boards.make("dense", 1.0)]
+    for pruner, nominal, ratio in (("cstar", 10.0, 10.4), ("flying-bird-plus", 10.0, 25.0)):
+        entry = boards.make(pruner, ratio)
+        entry["cell"]["compression"] = nominal
+        entries.append(entry)
+    (grid,) = grids(families(make_rows(entries)))
+    assert {name: list(shades) for name, shades in grid.rows.items()} == {"cstar": [10.0], "flying-bird-plus": [25.0]}
+
+
 def test_shades_fall_with_what_is_kept() -> None:
     levels = [Shade(kept, 0, 1, 1).level for kept in (1.2, *SHADES, 0.0)]
     assert levels == [0, 0, 1, 2, 3, 4, 5]
