@@ -13,7 +13,7 @@ from prunecert.bench.planning.exports import export_cell
 from prunecert.bench.report import contrast_tables, impact_tables
 from prunecert.bench.report.impact_tables import ImpactTable
 from prunecert.bench.results.impact.contrasts import contrast_lines
-from prunecert.bench.results.impact.costs import Costs, costs_of_cards, macs_of_card
+from prunecert.bench.results.impact.costs import Costs, costs_of_cards, counted_macs, macs_of_card
 from prunecert.bench.results.impact.images import ImageOutcomes
 from prunecert.bench.results.impact.methods import BASELINE, method_lines
 from prunecert.errors import UserError
@@ -78,7 +78,7 @@ def costs_of(outcomes: Sequence[ImageOutcomes], folder: Path) -> dict[str, Costs
 
     cards: dict[str, Mapping[str, Any]] = {}
     shared: dict[str, float] = {}
-    macs: dict[str, int] = {}
+    macs = counted_macs(outcomes)
     with tempfile.TemporaryDirectory() as scratch:
         for part in outcomes:
             name = part.cell.name
@@ -91,7 +91,7 @@ def costs_of(outcomes: Sequence[ImageOutcomes], folder: Path) -> dict[str, Costs
             if card.sha256 == part.cell.checkpoint_sha256:
                 cards[name] = card.to_json()
                 # Only of a network of other layers must a file be made.
-                if macs_of_card(cards[name]) is None:
+                if name not in macs and macs_of_card(cards[name]) is None:
                     macs[name] = count_shapes(export_cell(file, Path(scratch)).masked_path).sparse_macs
                 if (seconds := shared_seconds(file)) is not None:
                     shared[name] = seconds

@@ -11,6 +11,7 @@ import msgspec
 
 from prunecert.bench.leaderboard.entry import as_rows, entry_files, load_entry
 from prunecert.bench.leaderboard.entryschema import misshapen
+from prunecert.bench.leaderboard.standing import one_for_each_cell
 from prunecert.bench.planning.exports import export_cell
 from prunecert.bench.report import networks_table
 from prunecert.bench.report.impact_tables import ImpactTable
@@ -81,10 +82,10 @@ def _cells(source: Path) -> list[SummaryCell]:
         return read_summary(summary).cells
     if is_run(source):
         return [msgspec.convert(cell, SummaryCell) for cell in summarise(source)["cells"]]
+    entries = (load_whole_entry(path) for path in entry_files(source))
     return [
         msgspec.convert(summarise_cell(*as_rows(entry)), SummaryCell)
-        for path in entry_files(source)
-        for entry in [load_whole_entry(path)]
+        for entry, _ in one_for_each_cell((entry, None) for entry in entries)
     ]
 
 

@@ -183,15 +183,17 @@ def _chosen(outcomes: list[ImageOutcomes], question: ImpactQuestion) -> list[Ima
         outcomes = [part for part in outcomes if part.cell.name in names]
     if not outcomes:
         raise UserError(f"{question.source} holds no finished network of those asked for.")
-    chosen, kept = {part.family for part in outcomes}, set(map(id, outcomes))
-    controls = {(family, DENSE, 1.0) for family in chosen}
+    kept = set(map(id, outcomes))
+    # Of the seeds asked for: the mean of a control's other seeds is no control.
+    controls = {(part.family, part.cell.seed, DENSE, 1.0) for part in outcomes}
     if question.subject == "methods":
-        controls |= {(part.family, question.against or BASELINE, part.cell.compression) for part in outcomes}
-    return [
-        part
-        for part in everyone
-        if id(part) in kept or (part.family, part.cell.pruner, part.cell.compression) in controls
-    ]
+        baseline = question.against or BASELINE
+        controls |= {(part.family, part.cell.seed, baseline, part.cell.compression) for part in outcomes}
+
+    def control(part: ImageOutcomes) -> bool:
+        return (part.family, part.cell.seed, part.cell.pruner, part.cell.compression) in controls
+
+    return [part for part in everyone if id(part) in kept or control(part)]
 
 
 def _classes(group: list[Comparison], names: Sequence[str]) -> Iterator[ImpactTable]:

@@ -20,6 +20,7 @@ from prunecert.bench.leaderboard.entryschema import MOST_BYTES, decode
 from prunecert.bench.leaderboard.imagesets import images_sha256
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.results.decode import why
+from prunecert.bench.results.impact.costs import sparse_macs
 from prunecert.bench.results.outcome import seconds
 from prunecert.bench.results.row_types import ImageRow, VerdictRow
 from prunecert.bench.results.session_types import SessionCell
@@ -208,6 +209,7 @@ def as_rows(entry: Mapping[str, Any]) -> tuple[SessionCell, Rows]:
         "checkpoint_sha256": entry["files"]["checkpoint_sha256"],
         "measured_sparsity": entry["weights"]["sparsity"],
         "measured_compression": entry["weights"]["compression"],
+        "multiply_adds": sparse_macs(entry["cell"]["network"], _kept_weights(entry), {}),
         **{key: protocol[key] for key in ("image_key", "stages", "unsupported", "note")},
     }
     rows = Rows()
@@ -222,6 +224,10 @@ def as_rows(entry: Mapping[str, Any]) -> tuple[SessionCell, Rows]:
     except msgspec.ValidationError as error:
         where, reason = why(error)
         raise UserError(f"This entry's cell can't be counted: {where}: {reason}.") from error
+
+
+def _kept_weights(entry: Mapping[str, Any]) -> list[tuple[Sequence[int], int]]:
+    return [(layer["shape"], layer["weights"] - layer["zeros"]) for layer in entry["weights"]["layers"]]
 
 
 def dump(entry: Mapping[str, Any]) -> str:

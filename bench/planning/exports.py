@@ -20,6 +20,7 @@ from prunecert.errors import UserError
 from prunecert.files import write_text
 from prunecert.hashing import sha256_file
 from prunecert.models.checkpoint_folders import locate
+from prunecert.onnx.count import count_shapes
 
 if TYPE_CHECKING:
     from prunecert.models.checkpoint import Card
@@ -60,6 +61,14 @@ class Export:
     def record(self) -> dict[str, Any] | None:
         """What was removed, as plain data for result files."""
         return None if self.compaction is None else self.compaction.summary()
+
+    @functools.cached_property
+    def multiply_adds(self) -> int | None:
+        """Of an image, with weights of that file that are not zero; None where they can't be counted."""
+        try:
+            return count_shapes(self.masked_path).sparse_macs
+        except UserError:
+            return None
 
     @property
     def masked_sha256(self) -> str:

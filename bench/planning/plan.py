@@ -117,6 +117,7 @@ class CellPlan:
             "checkpoint_sha256": self.export.checkpoint_sha256,
             "measured_sparsity": self.export.sparsity,
             "measured_compression": self.export.compression,
+            "multiply_adds": self.export.multiply_adds,
             "card": dict(self.export.card),
             "split": self.data.split,
             "images": self.images,

@@ -12,8 +12,9 @@ CONTRAST_NOTE = (
     "Mean over a group's methods minus the mean over those of the other that are matched with each of them, in points; "
     "paired by image and seed. n: methods of both. equal: what they are matched by, within "
     + " and ".join(f"{100 * (ratio - 1):.0f} % of {measure}" for measure, ratio in TOLERANCES.items())
-    + "; in brackets the ratio of what is left of it. 95 % intervals and p by a bootstrap over images and seeds, "
-    "corrected by Holm for all tests of the family; of two seeds it knows little, and of other methods nothing."
+    + "; in brackets the ratio of what is left of it; where both match the same networks, weights alone stand there. "
+    "95 % intervals and p by a bootstrap over images and seeds, p corrected by Holm for all tests of the family. They "
+    "speak of other images: of other trainings one or two seeds know little, and of other methods nothing."
 )
 
 

@@ -18,7 +18,7 @@ from prunecert.bench.report import impact_tables as tables
 from prunecert.bench.report.gradients import Gradients
 from prunecert.bench.report.medium import Table, templates
 from prunecert.bench.results.impact.contrasts import contrast_lines
-from prunecert.bench.results.impact.costs import costs_of_cards
+from prunecert.bench.results.impact.costs import costs_of_cards, counted_macs
 from prunecert.bench.results.impact.exemplars import exemplars
 from prunecert.bench.results.impact.images import ImageOutcomes, Metric
 from prunecert.bench.results.impact.methods import BASELINE, method_lines
@@ -114,7 +114,7 @@ def section(
 def _boards(outcomes: Sequence[ImageOutcomes]) -> dict[str, list[tuple[str, Table, str]]]:
     """Returns, by family, the methods side by side: heading, table, and what has to be said of it."""
     cards = {part.cell.name: part.cell.card for part in outcomes if part.cell.card is not UNSET}
-    costs = costs_of_cards(cards)
+    costs = costs_of_cards(cards, macs=counted_macs(outcomes))
     macs = {name: float(cost.macs) for name, cost in costs.items() if cost.macs is not None}
     boards: dict[str, list[tuple[str, Table, str]]] = {}
     for lines in method_lines(outcomes, costs):

@@ -186,6 +186,7 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
         card: The checkpoint's card.
         norm: ``l2`` where the radius is one of l2 balls, or the network was trained with noise.
         compaction: What was removed from the network; null: nothing was asked to be.
+        multiply_adds: Of an image, with weights that are not zero, counted in the file before compaction.
         variant: Timing suites: how the network is written.
         group: Timing suites: the networks that it is compared with.
         common: Timing suites: how many images all of them classify correctly.
@@ -205,6 +206,7 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
     card: Document | UnsetType = UNSET
     norm: Name = ""
     compaction: CompactionRecord | UnsetType | None = UNSET
+    multiply_adds: Count | None = None
     variant: Name = ""
     group: Name = ""
     common: Images | None = None

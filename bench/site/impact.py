@@ -15,7 +15,7 @@ from prunecert.bench.report import contrast_tables
 from prunecert.bench.report import impact_tables as tables
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.impact.contrasts import contrast_lines
-from prunecert.bench.results.impact.costs import Costs, sparse_macs, train_seconds, trained
+from prunecert.bench.results.impact.costs import Costs, train_seconds, trained
 from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of
 from prunecert.bench.results.impact.methods import BASELINE, MethodLine, method_lines
 from prunecert.bench.results.impact.pairs import Comparison, against_dense, compare
@@ -105,10 +105,9 @@ def costs_of(members: Sequence[tuple[Row, ImageOutcomes]]) -> dict[str, Costs]:
         }
     )
     costs = {}
-    for row, part in members:
-        layers = [(layer["shape"], layer["weights"] - layer["zeros"]) for layer in row.entry["weights"]["layers"]]
+    for _, part in members:
         total, estimated = seconds.get(part.cell.name, (None, False))
-        costs[part.cell.name] = Costs(total, sparse_macs(part.cell.network, layers, {}), estimated)
+        costs[part.cell.name] = Costs(total, part.cell.multiply_adds, estimated)
     return costs
 
 

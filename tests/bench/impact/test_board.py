@@ -52,6 +52,9 @@ def test_a_run_s_own_cards_tell_what_checkpoints_would(tmp_path: Path) -> None:
     # Its dense control isn't there, so that nobody knows what its pre-training took.
     assert cost.train_seconds is None
     assert cost.macs == 90_975
+    # What was counted in the file comes before what the card's masks say.
+    part = network(proved(1), card=card.to_json(), checkpoint_sha256=card.sha256, multiply_adds=80_000)
+    assert costs_of([part], tmp_path)[part.cell.name].macs == 80_000
 
 
 def test_methods_are_held_against_the_one_that_is_named(entries: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +71,8 @@ def test_groups_are_compared_at_equal_weights_and_multiply_adds(
     main([str(entries), "--about", "contrasts"])
     text = capsys.readouterr().out
     assert "| HYDRA against LWM | 100 | weights (1.00) | 1, 1 | 1 | +" in text
-    assert "| HYDRA against LWM | 100 | multiply-adds (1.00) | 1, 1 | 1 | +" in text
+    # They have the same multiply-adds, too, so that the same test isn't made twice.
+    assert "| HYDRA against LWM | 100 | multiply-adds" not in text
 
 
 def test_what_cannot_be_held_against_anything_is_refused(entries: Path, tmp_path: Path) -> None:

@@ -48,3 +48,15 @@ def test_a_network_that_two_suites_verified_is_one_seed(tmp_path: Path, capsys: 
     assert main([str(root), "--about", "methods"]) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith(("| dense", "| lwm"))]
     assert [row[3].strip() for row in rows[:2]] == ["1", "1"]
+    assert main([str(root), "--about", "networks"]) == 0
+    table = capsys.readouterr().out.split("**Costs**")[0]
+    assert [table.count(f"| {pruner} |") for pruner in ("dense", "lwm")] == [1, 1]
+
+
+def test_controls_are_those_of_the_seeds_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [boards.make("dense", 1.0, seed=seed) for seed in (0, 1)]
+    entries += [boards.make("lwm", 10.0, seed=seed) for seed in (0, 1)]
+    root = boards.write(tmp_path, *entries, boards.make("hydra", 10.0))
+    assert main([str(root), "--about", "methods", "--cells", "*_hydra_x10_s0"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith(("| dense", "| lwm"))]
+    assert [row[3].strip() for row in rows[:2]] == ["1", "1"]

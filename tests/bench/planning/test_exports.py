@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from prunecert.bench.planning.exports import (
     Calibration,
@@ -45,6 +46,24 @@ def test_exports_are_made_once_and_again_when_something_changed(zoo: Zoo, tmp_pa
     assert export_cell(checkpoint, tmp_path) == first
     with pytest.raises(UserError, match="There is no card"):
         export_cell(zoo.checkpoints / "nothing.safetensors", tmp_path)
+
+
+def test_multiply_adds_are_counted_in_the_file_where_a_kept_place_may_hold_a_zero(zoo: Zoo, tmp_path: Path) -> None:
+    model, masks, card = load_model(zoo.checkpoints / f"{CELLS[1]}.safetensors")
+    before = export_cell(zoo.checkpoints / f"{CELLS[1]}.safetensors", tmp_path).multiply_adds
+    weight = model.get_parameter("0.weight")
+    kept = int(masks["0.weight"][0].sum())
+    assert kept
+    with torch.no_grad():
+        weight[0] = 0.0
+    fields = ("name", "network", "objective", "eps", "seed", "pruner", "compression", "recipe", "accuracy", "measured")
+    more = ("data_fingerprint", "versions", "device", "train_seconds", "command")
+    save(tmp_path, model, masks, **{key: getattr(card, key) for key in (*fields, *more)})
+    after = export_cell(tmp_path / f"{CELLS[1]}.safetensors", tmp_path / "onnx")
+    # A filter of the first convolution is used at 16 x 16 places; what reads it still has its weights.
+    assert before is not None
+    assert after.multiply_adds == before - kept * 16 * 16
+    assert Export(tmp_path / "none.onnx", "", 0.0, 1.0, "", {}).multiply_adds is None
 
 
 def test_rounded_weights_are_a_file_of_their_own_and_counted(zoo: Zoo, tmp_path: Path) -> None:

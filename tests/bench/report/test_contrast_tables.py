@@ -9,7 +9,10 @@ from prunecert.bench.results.impact.pairs import Change
 def line(unmatched: tuple[str, ...] = ()) -> ContrastLine:
     changes: dict[Metric, Change] = {"attacked": Change(-0.02, -0.05, 0.01, 0.2)}
     family, title = "cnn-small, pgd, 2/255", "a against b"
-    return ContrastLine(family, title, "multiply-adds", 10, ("a",), ("b", "c"), unmatched, 2, 100, 1.104, changes)
+    matched = frozenset({("a", 10.0, "b", 10.0), ("a", 10.0, "c", 100.0)})
+    return ContrastLine(
+        family, title, "multiply-adds", 10, ("a",), ("b", "c"), unmatched, 2, 100, 1.104, matched, changes
+    )
 
 
 def test_a_line_says_by_what_its_groups_are_equal_and_what_is_not_known_is_a_dash() -> None:

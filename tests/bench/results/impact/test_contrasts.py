@@ -78,6 +78,21 @@ def test_methods_with_other_rates_are_not_each_other_s_match() -> None:
     assert line.changes["verified"].value == pytest.approx((10 + 1) / 80)
 
 
+def test_the_same_networks_are_not_tested_twice() -> None:
+    parts = [network(proved(*range(kept)), pruner=name) for name, kept in (("lwm", 10), ("hydra", 14), ("harp", 18))]
+    by_name = {part.cell.name: 100.0 for part in parts}
+    assert [(line.title, line.measure) for line in lines(parts, by_name)] == [
+        ("HYDRA against LWM", "weights"),
+        ("rates learned from balanced ones against balanced", "weights"),
+    ]
+    # HARP has half of the multiply-adds: by them HYDRA at a higher compression is its match.
+    more = [*parts, network(proved(*range(5)), pruner="hydra", compression=20.0)]
+    by_name |= {parts[2].cell.name: 50.0, more[3].cell.name: 50.0}
+    learned = [line for line in lines(more, by_name) if line.title.startswith("rates learned from balanced")]
+    assert [(line.measure, line.nominal) for line in learned] == [("weights", 10.0), ("multiply-adds", 10.0)]
+    assert learned[1].matched == {("harp", 10.0, "hydra", 20.0)}
+
+
 def test_what_nothing_is_near_to_is_said() -> None:
     ranks = network(proved(1), pruner="cstar")
     ranks = replace(ranks, cell=msgspec.structs.replace(ranks.cell, measured_compression=12.0))
