@@ -52,10 +52,10 @@ GRADIENT_NOTE = (
     "excess loss with the norm of the dense network's mean gradient on the class, and its permutation test."
 )
 COST_NOTE = (
-    "train: all of a network's training; a pre-training that several share is charged to each in full, as if it were "
-    "alone. ~: that part is estimated from the dense control's seconds an epoch, since no history of it is there. "
-    "unstable: median over images, by the first verifier that counts them; verify: mean of the correctly classified "
-    "images, all verifiers up to the deciding one."
+    "train: all of a network's training; a pre-training that several share, or a parent's training, is charged to each "
+    "in full, as if it were alone. ~: that part is estimated from the dense control's seconds an epoch, since no "
+    "history of it is there. unstable: median over images, by the first verifier that counts them; verify: mean of the "
+    "correctly classified images, all verifiers up to the deciding one."
 )
 
 

@@ -48,6 +48,7 @@ class Trained:
         epochs: How many these are.
         shared_epochs: Epochs of the pre-training that it began with; 0 where it began at the initial weights.
         shared_seconds: What those took, where its history says so.
+        parent: The finished network that it began with instead, by its cell's name; empty where there is none.
     """
 
     kind: tuple[str, ...]
@@ -56,6 +57,7 @@ class Trained:
     epochs: int
     shared_epochs: int
     shared_seconds: float | None = None
+    parent: str = ""
 
 
 def trained(cell: Mapping[str, Any], training: Mapping[str, Any], shared_seconds: float | None = None) -> Trained:
@@ -79,6 +81,7 @@ def trained(cell: Mapping[str, Any], training: Mapping[str, Any], shared_seconds
         learning + tuning + (before if scratch else 0),
         shared,
         shared_seconds,
+        str(recipe.get("parent") or ""),
     )
 
 
@@ -91,7 +94,7 @@ def _epochs(recipe: Mapping[str, Any], key: str) -> int:
 def train_seconds(networks: Mapping[str, Trained]) -> dict[str, tuple[float, bool]]:
     """Returns each network's seconds with the pre-training in full, and whether that is an estimate.
 
-    Those of which nothing tells how long their pre-training took are missing.
+    Those of which nothing tells how long their pre-training, or their parent's training, took are missing.
 
     Args:
         networks: By name.
@@ -103,14 +106,21 @@ def train_seconds(networks: Mapping[str, Trained]) -> dict[str, tuple[float, boo
             measured[network.kind] = network.shared_seconds
         if network.pruner == DENSE and network.epochs:
             rates[network.kind] = network.seconds / network.epochs
-    totals = {}
-    for name, network in networks.items():
-        if not network.shared_epochs:
-            totals[name] = network.seconds, False
-        elif network.kind in measured:
-            totals[name] = network.seconds + measured[network.kind], False
-        elif network.kind in rates:
-            totals[name] = network.seconds + network.shared_epochs * rates[network.kind], True
+    totals: dict[str, tuple[float, bool]] = {}
+    # Parents come first, and may have parents themselves; of one that isn't there nobody knows what it took.
+    waiting = dict(networks)
+    while ready := [name for name, network in waiting.items() if not network.parent or network.parent in totals]:
+        for name in ready:
+            network = waiting.pop(name)
+            if network.parent:
+                seconds, estimated = totals[network.parent]
+                totals[name] = network.seconds + seconds, estimated
+            elif not network.shared_epochs:
+                totals[name] = network.seconds, False
+            elif network.kind in measured:
+                totals[name] = network.seconds + measured[network.kind], False
+            elif network.kind in rates:
+                totals[name] = network.seconds + network.shared_epochs * rates[network.kind], True
     return totals
 
 

@@ -43,6 +43,18 @@ def test_without_a_history_the_dense_control_s_epochs_tell_and_without_that_nobo
     assert train_seconds(both) == {"lwm": (260.0, True), "dense": (240.0, True)}
 
 
+def test_a_parent_s_training_counts_in_full_and_without_it_nobody_knows() -> None:
+    def child(seconds: float, parent: str) -> Trained:
+        return Trained(KIND, "lwm", seconds, 10, 0, None, parent)
+
+    networks = {"grandchild": child(5.0, "child"), "child": child(30.0, "dense"), "dense": one("dense", 80.0, 10, 20)}
+    assert train_seconds(networks) == {"dense": (240.0, True), "child": (270.0, True), "grandchild": (275.0, True)}
+    assert train_seconds({"child": child(30.0, "dense"), "one": child(1.0, "two"), "two": child(1.0, "one")}) == {}
+    cell = {"network": "n", "objective": "o", "eps": "1", "seed": 0, "pruner": "lwm"}
+    training = {"recipe": {"parent": "dense", "pretrain_epochs": 9}, "train_seconds": 5.0, "data_fingerprint": "f"}
+    assert (trained(cell, training).parent, trained(cell, training).shared_epochs) == ("dense", 0)
+
+
 def test_a_recipe_that_anybody_sent_breaks_nothing() -> None:
     cell = {"network": "n", "objective": "o", "eps": "1", "seed": 0, "pruner": "lwm"}
     recipe = {"pretrain_epochs": "many", "prune_epochs": True, "finetune_epochs": -3}
