@@ -20,7 +20,6 @@ from prunecert.errors import UserError
 from prunecert.files import write_text
 from prunecert.hashing import sha256_file
 from prunecert.models.checkpoint_folders import locate
-from prunecert.onnx.count import count_shapes
 
 if TYPE_CHECKING:
     from prunecert.models.checkpoint import Card
@@ -65,6 +64,9 @@ class Export:
     @functools.cached_property
     def multiply_adds(self) -> int | None:
         """Of an image, with weights of that file that are not zero; None where they can't be counted."""
+        # Training imports this module where there is no onnx.
+        from prunecert.onnx.count import count_shapes
+
         try:
             return count_shapes(self.masked_path).sparse_macs
         except UserError:
