@@ -72,7 +72,7 @@ class Files(_Strict):
     masked_sha256: str | None = None
 
 
-class EntryTraining(_Strict, omit_defaults=True):
+class EntryTraining(_Strict):
     """How the network was trained, where it was trained here; `notes` are what the pruner says of how it went."""
 
     command: str

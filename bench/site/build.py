@@ -100,10 +100,9 @@ def build(content: Content, folder: Path) -> None:
     for row in everyone:
         sha256 = row.entry["files"]["onnx_sha256"]
         onnx = f"../onnx/{sha256}.onnx" if sha256 in content.onnx else None
-        same = {name for name, other in others.items() if other == others.get(row.name, row.name)}
-        also = sorted({*same, others.get(row.name, row.name)} - {row.name})
-        family = [other for other in by_family[row.family] if other.name not in also]
-        family += [row] * (row.name in others)
+        standing = others.get(row.name, row.name)
+        also = sorted({standing, *(name for name, other in others.items() if other == standing)} - {row.name})
+        family = [row if other.name == standing else other for other in by_family[row.family]]
         page = render.entry(env, row, family, places.get(row.name), onnx, also=also)
         (folder / "entries" / f"{row.name}.html").write_text(page, encoding="utf-8")
         (folder / "entries" / f"{row.name}.json").write_text(dump(row.entry), encoding="utf-8")

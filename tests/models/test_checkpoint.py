@@ -222,7 +222,7 @@ def test_a_card_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
 SHIPPED = sorted(ZOO.glob("*.safetensors"))
 
 
-#: Their methods leave so few weights of a layer that they say one class or two. A board without them would be kinder
+#: Their methods leave so few weights of a layer that they say one class, or three. A board without them would be kinder
 #: to these methods than they are.
 COLLAPSED = {
     "cnn-small_ibp_eps2_boosting_x100_s0",

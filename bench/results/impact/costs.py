@@ -81,7 +81,7 @@ def trained(cell: Mapping[str, Any], training: Mapping[str, Any], shared_seconds
         learning + tuning + (before if scratch else 0),
         shared,
         shared_seconds,
-        str(recipe.get("parent") or ""),
+        "" if scratch else str(recipe.get("parent") or ""),
     )
 
 

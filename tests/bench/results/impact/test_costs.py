@@ -53,6 +53,8 @@ def test_a_parent_s_training_counts_in_full_and_without_it_nobody_knows() -> Non
     cell = {"network": "n", "objective": "o", "eps": "1", "seed": 0, "pruner": "lwm"}
     training = {"recipe": {"parent": "dense", "pretrain_epochs": 9}, "train_seconds": 5.0, "data_fingerprint": "f"}
     assert (trained(cell, training).parent, trained(cell, training).shared_epochs) == ("dense", 0)
+    # Who begins at the initial weights has none, whatever the recipe says for others.
+    assert trained({**cell, "pruner": "drop-grow"}, training).parent == ""
 
 
 def test_a_recipe_that_anybody_sent_breaks_nothing() -> None:
