@@ -1,10 +1,11 @@
 """What pruning keeps of a dense control's accuracies, as a Markdown table.
 
 ``prunecert retention`` reads the cards of the shipped checkpoints: accuracies on the held-out training images
-under PGD and by bounds. ``prunecert retention results/zoo/cifar10-4nets-1000.json`` reads a run's summary: the
-images that complete verifiers have judged. With ``--proved`` and a run's folder, each proof of its dense networks is
-followed into the pruned ones (docs/pairs.md). A network is compared with the dense one of the same network, objective,
-radius and seed, and only where both were trained for as many epochs and measured on the same images.
+under PGD and by bounds. ``prunecert retention results`` reads the leaderboard's entries, and a run's folder or its
+``summary.json`` is read as well: the images that complete verifiers have judged. With ``--proved`` and a run's folder,
+each proof of its dense networks is followed into the pruned ones (docs/pairs.md). A network is compared with the dense
+one of the same network, objective, radius and seed, and only where both were trained for as many epochs and measured
+on the same images.
 
 ``--about networks`` prints the board of a run's folder, of its summary or of the leaderboard's entries: [verified,
 attacked] and what is kept of the dense network's accuracies, kept weights, multiply-adds, unstable ReLUs, median and
@@ -23,8 +24,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from prunecert.bench.impact.kept import kept_accuracies
 from prunecert.bench.impact.questions import OF_CHECKPOINTS, ImpactQuestion, allowance_of, tell
-from prunecert.bench.report.kept_accuracies import kept_accuracies
 from prunecert.bench.retention_options import parser
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, hidden

@@ -25,8 +25,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         "source",
         type=Path,
         nargs="?",
-        help="a folder of checkpoints (default: all), or a summary.json; with --about a run's folder, or the "
-        "leaderboard's entries (rates and gradients: checkpoints; networks: a summary, too)",
+        help="a folder of checkpoints (default: all), a run's folder or its summary.json, or the leaderboard's entries "
+        "(results); with --about of all but networks no summary (rates and gradients: checkpoints)",
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")

@@ -5,26 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from prunecert.bench.leaderboard.entry import as_rows, entry_files, load_entry
-from prunecert.bench.leaderboard.entryschema import misshapen
-from prunecert.bench.leaderboard.standing import one_for_each_cell
+from prunecert.bench.leaderboard.recorded import recorded_cells
 from prunecert.bench.planning.exports import export_cell
 from prunecert.bench.report import networks_table
 from prunecert.bench.report.impact_tables import ImpactTable
-from prunecert.bench.results.store import is_run
-from prunecert.bench.results.summary import summarise, summarise_cell
 from prunecert.bench.results.summary_cells import SummaryCell
-from prunecert.bench.results.summary_types import read_summary
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError
 from prunecert.models import DENSE
 from prunecert.models.checkpoint_folders import locate
 from prunecert.onnx.count import count_shapes
-from prunecert.printable import shortened
 
 if TYPE_CHECKING:
     from prunecert.models.checkpoint import Card
@@ -45,7 +37,7 @@ def networks(
     Raises:
         UserError: Nothing of what is asked for is there, or can't be read.
     """
-    cells = _kept_cells(_cells(source), source, compressions, patterns)
+    cells = _kept_cells(recorded_cells(source), source, compressions, patterns)
     sizes = dict(_sizes([(cell.name, cell.checkpoint_sha256) for cell in cells], checkpoints))
     lines = networks_table.lines_of(
         cells, {name: networks_table.NetworkSizes(card.kept, macs) for name, (card, macs) in sizes.items()}
@@ -61,32 +53,6 @@ def networks(
         costs = networks_table.costs_table(group, narrow=not whole)
         note = " ".join(filter(None, (networks_table.cost_note(lines, narrow=not whole), left_out)))
         yield ImpactTable("Costs" if whole else f"{title}: costs", costs, note)
-
-
-def load_whole_entry(path: Path) -> Any:
-    """Returns a leaderboard entry.
-
-    Raises:
-        UserError: A field is missing or of another type.
-    """
-    entry = load_entry(path)
-    for field, problem in misshapen(entry):
-        raise UserError(f"{shortened(path)}: {field}: {problem}; prunecert check names all that is wrong with it.")
-    return entry
-
-
-def _cells(source: Path) -> list[SummaryCell]:
-    """Returns the cells of a run, of its summary, or of leaderboard entries."""
-    summary = source / "summary.json" if source.is_dir() else source
-    if summary.is_file():
-        return read_summary(summary).cells
-    if is_run(source):
-        return [msgspec.convert(cell, SummaryCell) for cell in summarise(source)["cells"]]
-    entries = (load_whole_entry(path) for path in entry_files(source))
-    return [
-        msgspec.convert(summarise_cell(*as_rows(entry)), SummaryCell)
-        for entry, _ in one_for_each_cell((entry, None) for entry in entries)
-    ]
 
 
 def _kept_cells(

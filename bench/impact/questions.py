@@ -11,6 +11,7 @@ from rich.console import Console
 
 from prunecert.bench.impact import board, checkpoints, claims, networks
 from prunecert.bench.leaderboard.entry import as_rows, entry_files
+from prunecert.bench.leaderboard.recorded import load_whole_entry
 from prunecert.bench.leaderboard.standing import one_for_each_cell
 from prunecert.bench.report import impact, impact_tables
 from prunecert.bench.report.impact_tables import ImpactTable
@@ -150,7 +151,7 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
             f"{source} is refused: --about needs the answers image by image; give a run's folder, or the folder of the "
             "leaderboard's entries (results)."
         )
-    entries = [networks.load_whole_entry(path) for path in entry_files(source)]
+    entries = [load_whole_entry(path) for path in entry_files(source)]
     sources = {str(entry["data"]["source"]) for entry in entries}
     read_ones = ((entry, part) for entry in entries if (part := outcomes_of(*as_rows(entry))) is not None)
     outcomes = [part for _, part in one_for_each_cell(read_ones)]

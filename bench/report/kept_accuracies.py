@@ -1,4 +1,4 @@
-"""What pruning keeps of a dense control's accuracies, as a table: of checkpoints' cards, or of a run's summary."""
+"""What pruning keeps of a dense control's accuracies, as a table: of checkpoints' cards, or of verified networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from prunecert.bench.report.medium import Table
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
 from prunecert.bench.results.summary_cells import SummaryCell
-from prunecert.bench.results.summary_types import read_summary
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError
 from prunecert.models import DENSE
@@ -197,36 +196,61 @@ def _read_cards(folder: Path) -> list[Line]:
     return [of_card(card) for card in cards if not card.unfit]
 
 
-def _read_run(path: Path) -> list[Line]:
-    lines = [of_cell(cell) for cell in read_summary(path).cells]
-    return [line for line in lines if line is not None]
-
-
-def kept_accuracies(
-    source: Path | None, compressions: Collection[float] | None = None, cells: str | None = None
+def kept_of_checkpoints(
+    folder: Path | None = None, compressions: Collection[float] | None = None, patterns: str | None = None
 ) -> str:
-    """Returns the table of a folder of checkpoints, or of a run.
+    """Returns the table of a folder of checkpoints, by their cards.
 
     Args:
-        source: The folder of either, or a run's summary; None: those of `models.checkpoint_folders`.
+        folder: The folder; None: those of `models.checkpoint_folders`.
         compressions: Only these ratios; None: all.
-        cells: Only cells whose name fits one of these comma-separated shell patterns; None: all.
+        patterns: Only cells whose name fits one of these comma-separated shell patterns; None: all.
 
     Raises:
-        UserError: There is nothing of the kind, a file of it can't be read, or nothing of what is asked for is in it.
+        UserError: There are no checkpoints, a card can't be read, or nothing of what is asked for is there.
     """
-    if source is None:
-        source = CHECKPOINTS
-    if not any(place.exists() for place in places(source)):
-        raise UserError(f"{source} does not exist; give a folder of checkpoints, or a run's summary.json.")
-    cards = not source.is_file() and not (source / "summary.json").is_file()
-    run = source / "summary.json" if source.is_dir() else source
-    lines = _read_cards(source) if cards else _read_run(run)
-    if compressions is not None:
-        lines = [line for line in lines if line.compression in compressions]
-    if cells is not None:
-        names = set(fitting((line.name for line in lines), cells, str(source)))
-        lines = [line for line in lines if line.name in names]
-    if not lines:
+    folder = CHECKPOINTS if folder is None else folder
+    if not any(place.exists() for place in places(folder)):
+        raise UserError(
+            f"{folder} does not exist; give a folder of checkpoints, a run or its summary.json, or entries."
+        )
+    lines = _chosen(_read_cards(folder), compressions, patterns, str(folder))
+    return markdown(lines, CARD_KEPT, "epochs, images/s", 1)
+
+
+def kept_of_cells(
+    cells: Iterable[SummaryCell],
+    source: str,
+    compressions: Collection[float] | None = None,
+    patterns: str | None = None,
+) -> str:
+    """Returns the table of what complete verifiers have judged.
+
+    Args:
+        cells: The networks; those that aren't finished are left out.
+        source: Where they are from, for messages.
+        compressions: Only these ratios; None: all.
+        patterns: Only cells whose name fits one of these comma-separated shell patterns; None: all.
+
+    Raises:
+        UserError: Nothing of what is asked for is there.
+    """
+    lines = [line for line in map(of_cell, cells) if line is not None]
+    return markdown(_chosen(lines, compressions, patterns, source), RUN_KEPT, "undecided", 0)
+
+
+def _chosen(
+    lines: Sequence[Line], compressions: Collection[float] | None, patterns: str | None, source: str
+) -> list[Line]:
+    """Returns the networks asked for.
+
+    Raises:
+        UserError: There are none.
+    """
+    chosen = [line for line in lines if compressions is None or line.compression in compressions]
+    if patterns is not None:
+        names = set(fitting((line.name for line in chosen), patterns, source))
+        chosen = [line for line in chosen if line.name in names]
+    if not chosen:
         raise UserError(f"{source} holds no finished network of those asked for.")
-    return markdown(lines, CARD_KEPT, "epochs, images/s", 1) if cards else markdown(lines, RUN_KEPT, "undecided", 0)
+    return chosen

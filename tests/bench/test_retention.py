@@ -18,7 +18,7 @@ def cells(text: str) -> list[list[str]]:
 
 
 def test_cells_are_chosen_by_their_names(capsys: pytest.CaptureFixture[str]) -> None:
-    zoo = ROOT / "results" / "zoo" / "cifar10-4nets-1000.json"
+    zoo = ROOT / "results"
     main([str(zoo), "--cells", "cnn-large_ibp*_x1_*,cnn-large_ibp*_lwm_x10_*"])
     assert [(row[0], row[1]) for row in cells(capsys.readouterr().out)] == [
         ("cnn-large, ibp, 2/255, 0", "dense"),

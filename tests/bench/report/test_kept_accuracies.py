@@ -9,7 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from prunecert.bench.report.kept_accuracies import CARD_KEPT, Line, kept_accuracies, markdown, of_cell
+from prunecert.bench.report.kept_accuracies import (
+    CARD_KEPT,
+    Line,
+    kept_of_cells,
+    kept_of_checkpoints,
+    markdown,
+    of_cell,
+)
 from prunecert.bench.results.summary import Rows, summary_of
 from prunecert.bench.results.summary_cells import SummaryCell
 from prunecert.errors import UserError
@@ -81,19 +88,20 @@ def test_cards_of_another_form_are_refused_in_a_sentence(tmp_path: Path, changes
     (tmp_path / name.name).write_text(json.dumps(card))
     (tmp_path / name.with_suffix(".safetensors").name).write_bytes(b"")
     with pytest.raises(UserError, match=r"is refused|cannot be read"):
-        kept_accuracies(tmp_path)
+        kept_of_checkpoints(tmp_path)
 
 
-def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path) -> None:
+def test_verified_networks_have_intervals_and_undecided_images() -> None:
     pruned = cell(pruner="lwm", compression=10.0, verified=share(74), clean=share(100))
-    data = summary_data(pruned, cell(), cell(pruner="lwm", compression=20.0, finished=False))
-    path = tmp_path / "summary.json"
-    path.write_text(json.dumps(data))
-    table = cells(kept_accuracies(path))
+    data = pruned, cell(), cell(pruner="lwm", compression=20.0, finished=False)
+    networks = [msgspec.convert(one, SummaryCell) for one in data]
+    table = cells(kept_of_cells(networks, "here"))
     assert table[0][3:] == ["50.0", "40.0", "37.0 (32.0–42.0)", "", "3"]
     assert table[1][3:] == ["100.0", "40.0", "74.0 (69.0–79.0)", "200 / 100 / 200", "3"]
     assert len(table) == 2
-    assert [row[1] for row in cells(kept_accuracies(tmp_path, {10.0}))] == ["lwm"]
+    assert [row[1] for row in cells(kept_of_cells(networks, "here", {10.0}))] == ["lwm"]
+    with pytest.raises(UserError, match="here holds no finished network"):
+        kept_of_cells(networks, "here", {20.0})
 
 
 def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
@@ -110,28 +118,3 @@ def test_what_has_a_note_and_was_proved_has_a_verified_accuracy() -> None:
     row = of_cell(msgspec.convert(cell(note="over l2 balls", by_verifier={"sparse-bab": answers}), SummaryCell))
     assert row is not None
     assert "verified % (95 %)" in row.shares
-
-
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        ("{", "is no JSON"),
-        ("[]", "is no summary"),
-        ('{"kind": "gate"}', "is no run's summary"),
-        ('{"kind": "summary", "cells": []}', "is damaged: object missing required field `schema_version`"),
-        (json.dumps({**summary_data(), "cells": []}), "no finished network"),
-        (json.dumps({**summary_data(), "schema_version": 2}), "newer than this program reads .*upgrade"),
-        (
-            json.dumps(summary_data(cell(verified="13"))),
-            r"field cells\[0\]\.verified: it must be of type object",
-        ),
-        (json.dumps(summary_data(cell(undecided="0"))), r"field cells\[0\]\.undecided: it must be of type object, not"),
-        ('{"kind": "summary", "cells": ' + 5000 * "[" + 5000 * "]" + "}", "deep in each other"),
-        ('{"kind": "summary", "cells": NaN}', "is no JSON"),
-    ],
-)
-def test_what_is_no_summary_is_refused(tmp_path: Path, content: str, match: str) -> None:
-    path = tmp_path / "x.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=match):
-        kept_accuracies(path)

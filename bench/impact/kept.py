@@ -1,0 +1,34 @@
+"""What pruning keeps of a dense control's accuracies, of whatever a folder or file holds: ``bench.retention``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from prunecert.bench.leaderboard.recorded import recorded_cells
+from prunecert.bench.report.kept_accuracies import kept_of_cells, kept_of_checkpoints
+from prunecert.errors import UserError
+from prunecert.models.checkpoint_folders import checkpoint_files
+
+
+def kept_accuracies(source: Path | None, compressions: Collection[float] | None, cells: str | None) -> str:
+    """Returns the Markdown table of checkpoints, by their cards, or of networks that complete verifiers have judged.
+
+    Args:
+        source: A folder of checkpoints, a run's folder or its summary, or the leaderboard's entries; None: the
+            checkpoints that are looked for where none are named.
+        compressions: Only these ratios; None: all.
+        cells: Only cells whose name fits one of these comma-separated shell patterns; None: all.
+
+    Raises:
+        UserError: There is nothing of the kind, a file of it can't be read, or nothing of what is asked for is in it.
+    """
+    if source is None or not source.exists() or (source.is_dir() and checkpoint_files(source)):
+        return kept_of_checkpoints(source, compressions, cells)
+    recorded = recorded_cells(source)
+    if not recorded:
+        raise UserError(
+            f"{source} holds no checkpoints (*.safetensors with their cards), no run and no leaderboard entries; "
+            "give a folder of one of these, or a run's summary.json."
+        )
+    return kept_of_cells(recorded, str(source), compressions, cells)
