@@ -9,6 +9,7 @@ early; and for the last quarter what the estimate is for.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from dataclasses import replace
@@ -83,7 +84,9 @@ class Search:
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
         self.spec = spec
         witness = None if earlier is None else earlier.witness
-        hunt = Hunt(checker, spec, self.lower, self.upper, limits, witness, allowance, replay, self._forward)
+        # Of the parts, not of the search: in a circle, all that a search has grown would stay until it is looked for.
+        forward = functools.partial(_forward, engine, checker, limits)
+        hunt = Hunt(checker, spec, self.lower, self.upper, limits, witness, allowance, replay, forward)
         self._task = Task(checker, hunt, limits, deadline, earlier, names, sharpen)
         self._standing = Standing(spec, allowance)
         self._bab: BranchAndBound | None = None
@@ -212,13 +215,6 @@ class Search:
             postponed=everything if held else None,
         )
 
-    def _forward(self, x: npt.NDArray[np.floating]) -> list[Float64Array]:
-        """Computes the values of all nodes, in the engine where that has room for its walks."""
-        task = self._task
-        if self.engine.fit(task.limits.memory_mb):
-            return self.engine.forward(x)
-        return task.checker.network.forward(x, task.checker.threads)
-
     def _inputs(self, root: Root) -> InputSplits | None:
         """Returns branch and bound on the inputs if that is to be tried."""
         split = self._task.limits.split
@@ -297,3 +293,10 @@ class Search:
     def pack(self, network: str, names: Names) -> Proof | None:
         """Returns the tree that the search on the next network, after the one of this hash, can start from, or None."""
         return None if self.branched is None else self.branched.pack(network, names)
+
+
+def _forward(engine: Engine, checker: Checker, limits: Limits, x: npt.NDArray[np.floating]) -> list[Float64Array]:
+    """Computes the values of all nodes, in the engine where that has room for its walks."""
+    if engine.fit(limits.memory_mb):
+        return engine.forward(x)
+    return checker.network.forward(x, checker.threads)

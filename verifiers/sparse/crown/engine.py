@@ -127,11 +127,12 @@ class Engine:
 
     @functools.cached_property
     def _by_rows(self) -> RowPass:
-        return RowPass(self.network, self.threads, self._each, self._most)
+        return RowPass(self.network, self.threads, functools.partial(_in_each, self.threads), self._most)
 
     @functools.cached_property
     def _by_units(self) -> UnitPass:
-        return UnitPass(self.network, self.threads, self._each, self._most, self._least_density)
+        each = functools.partial(_in_each, self.threads)
+        return UnitPass(self.network, self.threads, each, self._most, self._least_density)
 
     def prepare(self, method: Method = "crown") -> None:
         """Lays the network out for a method, which the first question does otherwise."""
@@ -192,12 +193,8 @@ class Engine:
                 results[place] = self._bound(slot, questions[place], method, False, hidden)
 
         self._pass(method).reserve(self.threads)
-        self._each(work)
+        _in_each(self.threads, work)
         return [result for result in results if result is not None]
-
-    def _each(self, work: Callable[[int], None]) -> None:
-        """Calls work(slot) in every thread."""
-        together(self.threads, [functools.partial(work, slot) for slot in range(self.threads)])
 
     def _bound(self, slot: int, question: Question, method: Method, parallel: bool, hidden: bool) -> CrownBounds:
         outputs = self.network.nodes[-1].size
@@ -218,3 +215,8 @@ class Engine:
             lower[index], upper[index] = run.hidden(slot, index)
         rows[np.isnan(rows)] = -np.inf
         return CrownBounds(rows, lower, upper, unstable)
+
+
+def _in_each(threads: int, work: Callable[[int], None]) -> None:
+    """Calls work(slot) in every one of so many threads."""
+    together(threads, [functools.partial(work, slot) for slot in range(threads)])
