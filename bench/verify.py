@@ -22,9 +22,10 @@ for it, and takes networks of one architecture.
 --compact hands the verifiers the network without the units that do nothing. Answers are about the network as it was
 given all the same: a counterexample counts only if it is one there, too.
 
-Exit codes: 0 fine; 1 a contradiction (one verifier proves what another breaks); 2 bad input or a broken run: some
-property ended in `error`, which is no answer, or is `unsupported` by every verifier that was asked. Limits that were
-reached (timeout, memout) and `unknown` are answers. `--retry error` asks again what went wrong, and keeps the rest.
+Exit codes: 0 fine; 1 a contradiction (one verifier proves what another breaks), or no certificate where --certificate
+asks for one; 2 bad input or a broken run: some property ended in `error`, which is no answer, or is `unsupported` by
+every verifier that was asked, which results.csv has as `unknown`. Limits that were reached (timeout, memout) and
+`unknown` are answers. `--retry error` asks again what went wrong, and keeps the rest.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def certify_answer(
         threads: Of a process that searches anew.
 
     Returns:
-        Exit code: 1 where the checker accepts the opposite of what was answered.
+        Exit code: 1 where there is no certificate, or the checker accepts the opposite of what was answered.
 
     Raises:
         UserError: A file can't be read by the checker, or the certificate can't be written.
@@ -63,7 +63,7 @@ def certify_answer(
         taken = any(row["status"] not in (Status.UNSUPPORTED, Status.ERROR) for row in rows.values())
         hint = "; `bench.certificate write` searches for a proof whoever answered what" if taken else ""
         say(f"uncertified: no verifier decided it{hint}")
-        return EXIT_OK
+        return EXIT_REGRESSION
     kept = _kept(target, problem)
     if kept is not None and kept.answer == status:
         say(f"{kept.describe()}; {target} (kept)")
@@ -71,7 +71,7 @@ def certify_answer(
     written, content = _certified(problem, run, crew, witness, threads)
     if written.reason:
         say(f"uncertified: {written.reason}")
-        return EXIT_OK
+        return EXIT_REGRESSION
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, content)
     say(f"{written.describe()}; {target}")

@@ -14,7 +14,7 @@ from prunecert.bench.running.properties import Problem
 from prunecert.bench.running.properties_reading import ProblemReader, UnreadableRow
 from prunecert.bench.running.properties_request import PropertiesRequest
 from prunecert.bench.running.properties_run import PropertiesRun
-from prunecert.errors import EXIT_OK, UserError
+from prunecert.errors import EXIT_REGRESSION, UserError
 from prunecert.printable import say
 from prunecert.verifiers.process.certifying import CertifyingWorker
 from prunecert.verifiers.process.worker import Worker
@@ -58,7 +58,7 @@ def answer(
         run.go()
         code = run.report()
         if request.certificate is not None:
-            code = _certify(request, request.certificate, run, crew) or code
+            code = max(code, _certify(request, request.certificate, run, crew))
         return code
 
 
@@ -88,4 +88,4 @@ def _certify(request: PropertiesRequest, target: Path, run: PropertiesRun, crew:
         return certify_answer(target, run, certifiers, request.threads)
     except UserError as error:
         say(f"uncertified: {error}")
-        return EXIT_OK
+        return EXIT_REGRESSION

@@ -41,9 +41,9 @@ class Report(NamedTuple):
 
     def describe(self) -> str:
         """Returns the report as one line."""
-        if self.answer == "sat":
-            return f"sat, checked: the witness is unsafe in real arithmetic (evaluated {self.how})"
-        return f"unsat, checked: {self.leaves} leaves, outputs may err by {self.lowest:.4g}"
+        sat = f"the witness is unsafe in real arithmetic (evaluated {self.how})"
+        unsat = f"{self.leaves} leaves, outputs may err by {self.lowest:.4g}" if self.leaves else "of no input at all"
+        return f"{self.answer}, checked: {sat if self.answer == 'sat' else unsat}"
 
 
 class Region(NamedTuple):

@@ -229,7 +229,7 @@ def pending(part: Part) -> str:
     place = _mark(part)
     if place is not None and place.exists():
         return ""
-    return f"compiling kernels, once for this machine: about {_SECONDS[part]} s"
+    return f"compiling kernels, once for this machine: about {_SECONDS[part]} s of a free core"
 
 
 @contextlib.contextmanager

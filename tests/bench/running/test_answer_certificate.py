@@ -82,9 +82,9 @@ def test_a_counterexample_is_handed_on(tmp_path: Path) -> None:
     np.testing.assert_array_equal(witness, x)
 
 
-def test_where_there_is_none_the_answer_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_there_is_none_the_exit_code_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     problem, certifier = prepared(tmp_path), Certifier(Written("timeout", "12 subdomains are open"))
-    assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "unsat"), crew(certifier)) == 0
+    assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "unsat"), crew(certifier)) == 1
     assert capsys.readouterr().out == "uncertified: 12 subdomains are open\n"
     assert not (tmp_path / "proof").exists()
 
@@ -97,11 +97,11 @@ def test_a_proof_of_the_opposite_is_a_contradiction(tmp_path: Path, capsys: pyte
 
 def test_what_nobody_decided_is_not_searched_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     problem, certifier = prepared(tmp_path), Certifier(PROVED)
-    assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "timeout"), crew(certifier)) == 0
+    assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "timeout"), crew(certifier)) == 1
     assert certifier.calls == []
     assert "uncertified: no verifier decided it; " in capsys.readouterr().out
     # Nor is there anything to be tried where it was refused.
-    assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "unsupported"), crew(certifier)) == 0
+    assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "unsupported"), crew(certifier)) == 1
     assert capsys.readouterr().out == "uncertified: no verifier decided it\n"
 
 
@@ -109,7 +109,8 @@ def test_a_property_without_inputs_needs_no_process(tmp_path: Path) -> None:
     problem, certifier = prepared(tmp_path, spec(*BOX, "(>= X_0 0.6)", "(<= Y_0 0)")), Certifier(PROVED)
     assert certify_answer(tmp_path / "proof", finished(problem, tmp_path, "unsat"), crew(certifier)) == 0
     assert certifier.calls == []
-    assert check(tmp_path / "proof", problem.onnx, problem.task.vnnlib).answer == "unsat"
+    report = check(tmp_path / "proof", problem.onnx, problem.task.vnnlib)
+    assert report.describe() == "unsat, checked: of no input at all"
 
 
 def test_a_property_that_cannot_be_stated_is_refused(tmp_path: Path) -> None:
