@@ -62,6 +62,7 @@ class _Epochs(Struct, kw_only=True):
     pretrain_epochs: Count
     prune_epochs: Count
     finetune_epochs: Count
+    parent: str = ""
 
 
 class _CardNumbers(Struct, kw_only=True):
@@ -80,8 +81,12 @@ class _CardNumbers(Struct, kw_only=True):
     device: Name
 
 
-def of_card(card: Any) -> Line:
+def of_card(card: Any, folder: Path = CHECKPOINTS) -> Line:
     """Returns the line of a checkpoint's card (`models.checkpoint.Card`).
+
+    Args:
+        card: The card.
+        folder: Where the parent that its network began with is looked for, whose epochs count.
 
     Raises:
         UserError: A field is missing, of another type, or out of its range.
@@ -96,7 +101,7 @@ def of_card(card: Any) -> Line:
             f"The card of {card.name!r:.80} is refused: {where}: {reason}; restore it, or train the network again."
         ) from error
     shares = {heading: numbers.accuracy[key] for key, heading in CARD.items() if key in numbers.accuracy}
-    epochs = numbers.recipe.pretrain_epochs + numbers.recipe.prune_epochs + numbers.recipe.finetune_epochs
+    epochs = _epochs(card, numbers.recipe, folder)
     # Of the stage that trains the pruned network's weights: fine-tuning, or that of a pruner that prunes in rounds.
     rate = next((rate for stage, rate in numbers.throughput.items() if stage not in ("pretrain", "scores")), None)
     return Line(
@@ -109,6 +114,25 @@ def of_card(card: Any) -> Line:
         origin=(epochs, measured, numbers.data_fingerprint),
         note=f"{epochs}" + (f", {rate:,.0f}/s on {numbers.device}" if rate else ""),
     )
+
+
+def _epochs(card: Any, recipe: _Epochs, folder: Path, generations: int = 8) -> int | str:
+    """Returns how many epochs a network was trained for, its parent's training included; words where that is gone."""
+    own = recipe.prune_epochs + recipe.finetune_epochs
+    if not recipe.parent:
+        return recipe.pretrain_epochs + own
+    from prunecert.models.checkpoint import load_card
+    from prunecert.models.parents import find_parent
+
+    file = find_parent(recipe.parent, folder) if generations else None
+    parent = None if file is None else load_card(file)
+    if parent is None or parent.sha256 != card.parent_sha256:
+        return f"{own} after {recipe.parent}"
+    try:
+        before = _epochs(parent, msgspec.convert(parent.recipe, _Epochs), folder, generations - 1)
+    except msgspec.ValidationError:
+        return f"{own} after {recipe.parent}"
+    return before + own if isinstance(before, int) else f"{own} after {before}"
 
 
 def of_cell(cell: SummaryCell) -> Line | None:
@@ -193,7 +217,7 @@ def _read_cards(folder: Path) -> list[Line]:
     if not paths:
         raise UserError(f"{folder} holds no checkpoints; give a folder of *.safetensors with their cards.")
     cards = [load_card(path) for path in paths]
-    return [of_card(card) for card in cards if not card.unfit]
+    return [of_card(card, folder) for card in cards if not card.unfit]
 
 
 def kept_of_checkpoints(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from prunecert.bench.report.kept_accuracies import (
     kept_of_cells,
     kept_of_checkpoints,
     markdown,
+    of_card,
     of_cell,
 )
 from prunecert.bench.results.summary import Rows, summary_of
 from prunecert.bench.results.summary_cells import SummaryCell
 from prunecert.errors import UserError
-from prunecert.models.checkpoint import ZOO
+from prunecert.models.checkpoint import ZOO, load_card
 from tests.bench.rowkit import typed
 
 
@@ -118,3 +120,18 @@ def test_what_has_a_note_and_was_proved_has_a_verified_accuracy() -> None:
     row = of_cell(msgspec.convert(cell(note="over l2 balls", by_verifier={"sparse-bab": answers}), SummaryCell))
     assert row is not None
     assert "verified % (95 %)" in row.shares
+
+
+def test_a_parents_epochs_count(tmp_path: Path) -> None:
+    """Of a network that began with another one's, and where that other one isn't there any more."""
+    names = ("cnn-small_mtl-ibp_eps2_dense_x1_s0", "cnn-small_mtl-ibp_eps2_lwm-iterative_x100_s0")
+    cards = [load_card(ZOO / f"{name}.json") for name in names]
+    assert cards[1].recipe["parent"] == names[0]
+    assert [of_card(card, ZOO).note.split(",")[0] for card in cards] == ["180", "220"]
+    assert of_card(cards[1], tmp_path).note.split(",")[0] == "220"
+    gone = replace(cards[1], recipe={**cards[1].recipe, "parent": "gone"})
+    assert of_card(gone, tmp_path).note.startswith("40 after gone, ")
+    changed = replace(cards[1], parent_sha256="0" * 64)
+    assert of_card(changed, ZOO).note.startswith(f"40 after {names[0]}, ")
+    with pytest.raises(UserError, match=r"recipe\.parent"):
+        of_card(replace(cards[1], recipe={**cards[1].recipe, "parent": 3}))
