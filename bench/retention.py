@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.impact.kept import kept_accuracies
+from prunecert.bench.impact.kept import cells_of_suite, kept_accuracies
 from prunecert.bench.impact.questions import OF_CHECKPOINTS, ImpactQuestion, allowance_of, tell
 from prunecert.bench.retention_options import parser
 from prunecert.errors import EXIT_OK, UserError, run_main
@@ -34,8 +34,8 @@ from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, h
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
     options = parser(__doc__).parse_args(argv)
-    if options.proved is not None and (options.about is not None or options.source is not None):
-        other = "--about" if options.about is not None else str(options.source)
+    others = {"--about": options.about, "--suite": options.suite, str(options.source): options.source}
+    if options.proved is not None and (other := next((name for name, value in others.items() if value), "")):
         raise UserError(f"--proved goes without {other}; name the run's folder after --proved alone, or leave it out.")
     if options.about is not None:
         tell(
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 checkpoints=options.checkpoints or CHECKPOINTS,
                 data_root=options.data_root,
                 against=options.against,
+                only=cells_of_suite(options.suite),
             )
         )
         return EXIT_OK
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             compressions=options.compression,
             cells=options.cells,
         )
-    print(kept_accuracies(options.source, options.compression, options.cells), end="")
+    print(kept_accuracies(options.source, options.compression, options.cells, cells_of_suite(options.suite)), end="")
     if options.source is None:
         names = (file.stem for file in checkpoint_files(CHECKPOINTS))
         print("".join(f"\n{line}\n" for line in hidden(CHECKPOINTS, names)), end="")

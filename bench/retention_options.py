@@ -29,6 +29,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         "(results); with --about of all but networks no summary (rates and gradients: checkpoints)",
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
+    parser.add_argument("--suite", help="only cells of this suite: a shipped one's name, or a YAML file")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     about = parser.add_argument_group("image by image")
     about.add_argument(

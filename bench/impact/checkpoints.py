@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 LEARNED_RATES = ("harp", "harp-uniform", "heracles")
 
 
-def cards_of(folder: Path, cells: str | None, compressions: frozenset[float] | None) -> list[Card]:
+def cards_of(
+    folder: Path, cells: str | None, compressions: frozenset[float] | None, only: frozenset[str] | None = None
+) -> list[Card]:
     """Returns the cards of a folder of checkpoints that are asked for, and those of all its dense networks.
 
     Networks on other data than CIFAR-10, and those that must not be published, are left out.
@@ -33,6 +35,7 @@ def cards_of(folder: Path, cells: str | None, compressions: frozenset[float] | N
         folder: The folder.
         cells: Shell patterns of names; None: all.
         compressions: Only these; None: all.
+        only: Only cells of these names; None: all.
 
     Raises:
         UserError: It is no folder, or a pattern fits nothing.
@@ -47,7 +50,7 @@ def cards_of(folder: Path, cells: str | None, compressions: frozenset[float] | N
             f"{folder} is refused: it holds no checkpoint; --about gradients and rates need a folder of them."
         )
     cards = [load_card(path) for path in files]
-    cards = [card for card in cards if not card.data and not card.unfit]
+    cards = [card for card in cards if not card.data and not card.unfit and (only is None or card.name in only)]
     if cells is not None:
         names = set(fitting((card.name for card in cards), cells, str(folder)))
         cards = [card for card in cards if card.pruner == DENSE or card.name in names]

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 
 def networks(
-    source: Path, checkpoints: Path, *, compressions: Collection[float] | None, patterns: str | None, whole: bool
+    source: Path,
+    checkpoints: Path,
+    *,
+    compressions: Collection[float] | None,
+    patterns: str | None,
+    whole: bool,
+    only: Collection[str] | None = None,
 ) -> Iterator[ImpactTable]:
     """Yields what networks keep and what they cost: for each by itself, or for all.
 
@@ -33,11 +39,13 @@ def networks(
         compressions: Only these, and the dense controls; None for all.
         patterns: Only cells whose name fits one of these comma-separated patterns, and the dense controls.
         whole: Whether tables may be wider than a terminal of 80 columns.
+        only: Only cells of these names; None for all.
 
     Raises:
         UserError: Nothing of what is asked for is there, or can't be read.
     """
-    cells = _kept_cells(recorded_cells(source), source, compressions, patterns)
+    recorded = [cell for cell in recorded_cells(source) if only is None or cell.name in only]
+    cells = _kept_cells(recorded, source, compressions, patterns)
     sizes = dict(_sizes([(cell.name, cell.checkpoint_sha256) for cell in cells], checkpoints))
     lines = networks_table.lines_of(
         cells, {name: networks_table.NetworkSizes(card.kept, macs) for name, (card, macs) in sizes.items()}

@@ -50,6 +50,7 @@ class ImpactQuestion:
         checkpoints: Folder with the networks' cards, for what training and evaluation cost.
         data_root: Folder of the data, for gradients.
         against: Of methods and contrasts: the pruner that they are held against.
+        only: Only cells of these names; None for all.
     """
 
     source: Path
@@ -60,6 +61,7 @@ class ImpactQuestion:
     checkpoints: Path
     data_root: Path | None
     against: str | None = None
+    only: frozenset[str] | None = None
 
 
 def tell(question: ImpactQuestion) -> None:
@@ -97,7 +99,7 @@ def parts_of(question: ImpactQuestion, *, whole: bool = True) -> Iterator[Impact
         raise UserError(f"{question.source} does not exist; give a run's folder, or that of the leaderboard's entries.")
     if question.subject in OF_CHECKPOINTS:
         _check_against(question, ())
-        cards = checkpoints.cards_of(question.source, question.cells, question.compressions)
+        cards = checkpoints.cards_of(question.source, question.cells, question.compressions, question.only)
         if question.subject == "rates":
             yield from checkpoints.rates(cards, question.source)
         else:
@@ -110,10 +112,12 @@ def parts_of(question: ImpactQuestion, *, whole: bool = True) -> Iterator[Impact
             question.checkpoints,
             compressions=question.compressions,
             patterns=question.cells,
+            only=question.only,
             whole=whole,
         )
         return
     outcomes, names = _read(question.source)
+    outcomes = [part for part in outcomes if question.only is None or part.cell.name in question.only]
     _check_against(question, outcomes)
     if question.subject != "claims" or question.cells or question.compressions:
         # Of claims, what isn't there yet is named: a run without a finished network is fine.

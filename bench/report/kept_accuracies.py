@@ -221,7 +221,10 @@ def _read_cards(folder: Path) -> list[Line]:
 
 
 def kept_of_checkpoints(
-    folder: Path | None = None, compressions: Collection[float] | None = None, patterns: str | None = None
+    folder: Path | None = None,
+    compressions: Collection[float] | None = None,
+    patterns: str | None = None,
+    only: Collection[str] | None = None,
 ) -> str:
     """Returns the table of a folder of checkpoints, by their cards.
 
@@ -229,6 +232,7 @@ def kept_of_checkpoints(
         folder: The folder; None: those of `models.checkpoint_folders`.
         compressions: Only these ratios; None: all.
         patterns: Only cells whose name fits one of these comma-separated shell patterns; None: all.
+        only: Only cells of these names; None: all.
 
     Raises:
         UserError: There are no checkpoints, a card can't be read, or nothing of what is asked for is there.
@@ -238,7 +242,7 @@ def kept_of_checkpoints(
         raise UserError(
             f"{folder} does not exist; give a folder of checkpoints, a run or its summary.json, or entries."
         )
-    lines = _chosen(_read_cards(folder), compressions, patterns, str(folder))
+    lines = _chosen(_read_cards(folder), compressions, patterns, only, str(folder))
     return markdown(lines, CARD_KEPT, "epochs, images/s", 1)
 
 
@@ -247,6 +251,7 @@ def kept_of_cells(
     source: str,
     compressions: Collection[float] | None = None,
     patterns: str | None = None,
+    only: Collection[str] | None = None,
 ) -> str:
     """Returns the table of what complete verifiers have judged.
 
@@ -255,23 +260,29 @@ def kept_of_cells(
         source: Where they are from, for messages.
         compressions: Only these ratios; None: all.
         patterns: Only cells whose name fits one of these comma-separated shell patterns; None: all.
+        only: Only cells of these names; None: all.
 
     Raises:
         UserError: Nothing of what is asked for is there.
     """
     lines = [line for line in map(of_cell, cells) if line is not None]
-    return markdown(_chosen(lines, compressions, patterns, source), RUN_KEPT, "undecided", 0)
+    return markdown(_chosen(lines, compressions, patterns, only, source), RUN_KEPT, "undecided", 0)
 
 
 def _chosen(
-    lines: Sequence[Line], compressions: Collection[float] | None, patterns: str | None, source: str
+    lines: Sequence[Line],
+    compressions: Collection[float] | None,
+    patterns: str | None,
+    only: Collection[str] | None,
+    source: str,
 ) -> list[Line]:
     """Returns the networks asked for.
 
     Raises:
         UserError: There are none.
     """
-    chosen = [line for line in lines if compressions is None or line.compression in compressions]
+    chosen = [line for line in lines if only is None or line.name in only]
+    chosen = [line for line in chosen if compressions is None or line.compression in compressions]
     if patterns is not None:
         names = set(fitting((line.name for line in chosen), patterns, source))
         chosen = [line for line in chosen if line.name in names]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.impact.kept import kept_accuracies
+from prunecert.bench.impact.kept import cells_of_suite, kept_accuracies
 from prunecert.bench.results.store import Writer
 from prunecert.errors import UserError
 from prunecert.models.checkpoint import ZOO
@@ -38,3 +38,17 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
         kept_accuracies(tmp_path, None, None)
     with pytest.raises(UserError, match="no finished network of those asked for"):
         kept_accuracies(ENTRIES, {3.0}, None)
+
+
+def test_a_suite_chooses_its_cells() -> None:
+    only = cells_of_suite("cifar10-4nets")
+    assert only is not None
+    table = kept_accuracies(ENTRIES, {10.0}, "cnn-small_ibp*_s0", only)
+    assert [row.split("|")[2].strip() for row in table.splitlines()[2:]] == ["lwm", "lwm-iterative", "hydra"]
+    cards = kept_accuracies(None, {10.0}, "cnn-small_ibp*_s0", only)
+    assert [row.split("|")[2].strip() for row in cards.splitlines()[2:]] == ["lwm", "lwm-iterative", "hydra"]
+    assert cells_of_suite(None) is None
+    with pytest.raises(UserError, match="Did you mean 'cifar10-4nets'"):
+        cells_of_suite("cifar10-4net")
+    with pytest.raises(UserError, match="no finished network of those asked for"):
+        kept_accuracies(ENTRIES, None, None, frozenset())

@@ -61,3 +61,31 @@ def test_the_board_on_a_terminal_has_tables_for_each_network() -> None:
     assert accuracies.title == "resnet-2b, mtl-ibp, 2/255, seed 0, 1,000 images"
     assert costs.title == f"{accuracies.title}: costs"
     assert [row[:3] for row in costs.table.rows] == [["dense", "1", "1,183,072"], ["lwm", "10", "118,307"]]
+
+
+def test_a_suite_chooses_networks_and_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    results = ROOT / "results"
+    main(
+        [
+            str(results),
+            "--suite",
+            "cifar10-4nets",
+            "--about",
+            "networks",
+            "--cells",
+            "cnn-small_ibp*",
+            "--compression",
+            "10",
+        ]
+    )
+    printed = capsys.readouterr().out
+    assert "| hydra | 10 |" in printed
+    assert "harp" not in printed
+    main([str(results), "--suite", "cifar10-4nets", "--about", "methods", "--cells", "cnn-small_ibp*_s0"])
+    printed = capsys.readouterr().out
+    assert "lwm-iterative" in printed
+    assert "harp" not in printed
+    with pytest.raises(UserError, match="no checkpoint of harp"):
+        main(["--suite", "cifar10-4nets", "--about", "rates", "--cells", "cnn-small_ibp*_s0"])
+    with pytest.raises(UserError, match="--proved goes without --suite"):
+        main(["--proved", str(results), "--suite", "cifar10-4nets"])

@@ -35,9 +35,9 @@ def test_options_that_name_places_are_options_of_the_command() -> None:
 
 
 def test_a_shipped_entry_is_measured_and_exported_by_its_cells_name() -> None:
-    entry = json.loads((RESULTS / "cnn-large_mtl-ibp_eps2_lwm_x10_s0.e43e2e08.json").read_text())
+    entry = json.loads((RESULTS / "cnn-large_mtl-ibp_eps2_lwm_x10_s0.215f35ae.json").read_text())
     name = entry["cell"]["name"]
-    assert measure_again(entry).startswith(f"prunecert run --suite cifar10-4nets --cells {name}")
+    assert measure_again(entry).startswith(f"prunecert run --suite cifar10-4nets --profile board --cells {name}")
     assert export_again(entry) == f"prunecert export --suite cifar10-4nets --cells {name}"
     for command in (measure_again(entry), export_again(entry)):
         assert command is not None

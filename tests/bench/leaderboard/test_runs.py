@@ -20,9 +20,8 @@ def test_every_shipped_entry_has_its_thousand_images() -> None:
     good, _ = check_tree(RESULTS)
     runs, problems = larger_runs(RESULTS, good)
     assert problems == []
-    assert {run.images for run in runs.values()} == {1000}
-    # The others have them themselves.
-    assert all(name in runs or entry["data"]["images"] == 1000 for name, entry in good.items())
+    # By itself, or by a summary.
+    assert all((runs[name].images if name in runs else entry["data"]["images"]) == 1000 for name, entry in good.items())
     for name, run in runs.items():
         assert run.cell.name == good[name]["cell"]["name"]
 

@@ -7,19 +7,21 @@ from prunecert.models import NETWORKS
 from prunecert.verifiers import VERIFIERS
 from tests import house
 
+#: Limit of the suite's default profile, for which guesses are made; its entries were made with more.
+LIMIT_S = 20.0
 
-def test_they_are_what_the_recorded_run_took() -> None:
-    summary = json.loads((house.ROOT / "results" / "zoo" / "cifar10-4nets-1000.json").read_text())
-    totals: dict[str, list[float]] = {}
-    for cell in summary["cells"]:
-        for name, counts in cell["by_verifier"].items():
-            own = totals.setdefault(name, [0.0, 0.0])
-            own[0] += counts["total_s"]
-            own[1] += counts["asked"]
-    assert totals
-    for name, (seconds, questions) in totals.items():
-        assert 0.8 < PRIORS[name].seconds / (seconds / questions) < 1.25, name
-    assert {cell["network"] for cell in summary["cells"]} == SHIPPED
+
+def test_they_are_what_the_recorded_runs_took() -> None:
+    entries = [json.loads(file.read_text()) for file in (house.ROOT / "results" / "leaderboard").glob("*.json")]
+    entries = [entry for entry in entries if entry["protocol"]["suite"] == "cifar10-4nets"]
+    times: dict[str, list[float]] = {}
+    for entry in entries:
+        for name, answers in entry["verdicts"].items():
+            times.setdefault(name, []).extend(min(seconds, LIMIT_S) for seconds in answers["seconds"])
+    assert times
+    for name, seconds in times.items():
+        assert 0.8 < PRIORS[name].seconds / (sum(seconds) / len(seconds)) < 1.25, name
+    assert {entry["cell"]["network"] for entry in entries} == SHIPPED
 
 
 def test_they_name_what_there_is() -> None:

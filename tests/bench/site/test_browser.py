@@ -32,7 +32,8 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
         yield driver
-        assert driver.get_log("browser") == []
+        # The browser's own pages, such as the tab that it begins with, may complain.
+        assert [line for line in driver.get_log("browser") if not line["message"].startswith("chrome://")] == []
     finally:
         driver.quit()
 
