@@ -56,18 +56,14 @@ def radius_of_the_edge(kind: str, seed: int) -> float:
         return edge(read, center, OutputSpec.robustness(int(net.evaluate(center)[0].argmax()), net.classes))
 
 
-def of_relus(folder: Path) -> tuple[Path, Instance]:
+def of_relus(folder: Path, factor: float = 0.97) -> tuple[Path, Instance]:
     net, _ = draw("conv", 0, folder)
-    return folder / "net.onnx", ask(
-        folder / "net.onnx", net, np.full(net.inputs, 0.5), 0.97 * radius_of_the_edge("conv", 0)
-    )
+    path = folder / "net.onnx"
+    return path, ask(path, net, np.full(net.inputs, 0.5), factor * radius_of_the_edge("conv", 0))
 
 
 def of_what_is_broken(folder: Path) -> tuple[Path, Instance]:
-    net, _ = draw("conv", 0, folder)
-    return folder / "net.onnx", ask(
-        folder / "net.onnx", net, np.full(net.inputs, 0.5), 1.05 * radius_of_the_edge("conv", 0)
-    )
+    return of_relus(folder, 1.05)
 
 
 def of_rounded_values(folder: Path) -> tuple[Path, Instance]:
@@ -89,7 +85,7 @@ def of_balls(folder: Path) -> tuple[Path, Instance]:
 
 
 def of_pairs(folder: Path) -> tuple[Path, Instance]:
-    (case,) = list(pair_questions(1, ("fc",)))[:1]
+    case = next(iter(pair_questions(1, ("fc",))))
     path = folder / "pair.onnx"
     onnx.save(merge(*case.files(folder)), path)
     return path, Instance(path, sha256_file(path), case.lower, case.upper, case.spec, 5.0, case.name, classes=6)
