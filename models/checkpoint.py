@@ -61,7 +61,8 @@ class Card:
         seed: Seed of training and pruning.
         recipe: See `models.recipe.Recipe`.
         accuracy: On the validation split: ``images``, ``clean``, ``pgd`` and, where bounds apply, ``ibp`` and
-            ``crown_ibp``, as shares; for `models.NOISE_OBJECTIVES` ``images``, ``clean`` and ``noisy``.
+            ``crown_ibp``, as shares; for `models.NOISE_OBJECTIVES` ``images``, ``clean`` and ``noisy``. Nothing where
+            it was trained on that split, too.
         measured: How `accuracy` was measured, in words.
         mask_sha256: Hash of the masks.
         sha256: Hash of the safetensors file.
@@ -107,6 +108,16 @@ class Card:
     data: Mapping[str, Any] = field(default_factory=dict)
     parent_sha256: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def saw_held_out(self) -> bool:
+        """Whether the network was trained on the validation split, too, which says nothing of it then."""
+        return self.recipe.get("holdout") is False
+
+    def told(self) -> str:
+        """Returns its accuracies in words, ``clean 61.0%, pgd 44.0%``; why there are none where there are none."""
+        shares = (f"{name} {value:.1%}" for name, value in self.accuracy.items() if name != "images")
+        return ", ".join(shares) or self.measured
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; what a card needn't say is left out."""

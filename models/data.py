@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -66,6 +66,18 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def joined(train: Dataset, held_out: Dataset) -> Dataset:
+    """Returns a training split together with what was held out of it, in the order in which the images lie."""
+    indices = np.concatenate([train.indices, held_out.indices])
+    order = np.argsort(indices, kind="stable")
+    return replace(
+        train,
+        images=np.concatenate([train.images, held_out.images])[order],
+        labels=np.concatenate([train.labels, held_out.labels])[order],
+        indices=indices[order],
+    )
 
 
 def load(split: Split, root: Path | None = None, *, download: bool = True, allow_sample: bool = True) -> Dataset:

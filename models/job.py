@@ -21,6 +21,10 @@ from prunecert.models.pruners.both_budgets import for_network
 from prunecert.models.pruners.contract import method_of, refuse_lacking
 from prunecert.models.recipe import Recipe
 
+#: What lends a pruner the hooks that it needs.
+_WITH_RADIUS = "an objective with an l-infinity radius"
+_WITH_HOLDOUT = "holdout: true, which keeps images out of training"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -117,7 +121,10 @@ class Job:
                 refuse_pattern(self.recipe.allocation)
             if "allocation" in keywords_of(prune, {"allocation": ""}):
                 allocate_in_pattern(shapes, kept, self.allocation(model))
-            refuse_lacking(self.pruner, prune, offers(self.objective), f"training by {self.objective}")
+            training = f"training by {self.objective}"
+            refuse_lacking(self.pruner, prune, offers(self.objective), training, _WITH_RADIUS)
+            hooks = offers(self.objective, holdout=self.recipe.holdout)
+            refuse_lacking(self.pruner, prune, hooks, f"{training} on all images", _WITH_HOLDOUT)
             self._rehearse(prune, model)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error

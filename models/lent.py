@@ -38,11 +38,16 @@ def _hash_of(model: nn.Module) -> str:
     return state.hexdigest()
 
 
-def offers(objective: str) -> frozenset[Hook]:
-    """Returns the hooks that training with an objective has; with noise in place of a radius, nothing is attacked."""
-    if objective in NOISE_OBJECTIVES:
-        return frozenset({Hook.STEP, Hook.SCORES, Hook.REGULARISER, Hook.SURGERY})
-    return frozenset(Hook)
+def offers(objective: str, *, holdout: bool = True) -> frozenset[Hook]:
+    """Returns the hooks that training with an objective has.
+
+    Args:
+        objective: Its name; with noise in place of a radius, nothing is attacked.
+        holdout: Whether images are held out, by which a network is judged while it is trained.
+    """
+    noisy = {Hook.STEP, Hook.SCORES, Hook.REGULARISER, Hook.SURGERY, Hook.HELD_OUT}
+    hooks = frozenset(noisy) if objective in NOISE_OBJECTIVES else frozenset(Hook)
+    return hooks if holdout else hooks - {Hook.HELD_OUT}
 
 
 class Rehearsal:

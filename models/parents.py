@@ -39,8 +39,8 @@ def parent_file(job: Job, folder: Path) -> Path:
         folder: Where checkpoints are trained to.
 
     Raises:
-        UserError: There is none of that name, it isn't a dense one of the job's network, or the job's pruner begins at
-            the initial weights.
+        UserError: There is none of that name, it isn't a dense one of the job's network, it has seen what the job holds
+            out, or the job's pruner begins at the initial weights.
     """
     name = job.recipe.parent
     file = find_parent(name, folder)
@@ -59,6 +59,11 @@ def parent_file(job: Job, folder: Path) -> Path:
         raise UserError(
             f"{job.name}: the parent {name!r} is refused: it is for {_images(card.data)}, and the suite's data has "
             f"{_images(job.data)}."
+        )
+    if job.recipe.holdout and card.saw_held_out:
+        raise UserError(
+            f"{job.name}: the parent {name!r} is refused: it was trained on the held-out images, too, and this recipe "
+            "measures on them; allowed is holdout: false in it, or a parent that was trained without them."
         )
     if job.from_scratch:
         raise UserError(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from prunecert.hashing import digest
 from prunecert.models import DENSE, NOISE_OBJECTIVES, PRUNERS
 from prunecert.models.building import build_for
 from prunecert.models.checkpoint import Card, load_card, load_model, round_to_half, save
-from prunecert.models.data import Dataset
+from prunecert.models.data import Dataset, joined
 from prunecert.models.evaluate import evaluate, evaluate_noise
 from prunecert.models.faults import memory_errors
 from prunecert.models.held_out import HeldOut
@@ -38,6 +39,10 @@ from prunecert.models.training import Stop, Trainer, read_state, seed_everything
 _KEY_DIGITS = 12
 MEASURED = "validation split; PGD 20 steps of eps/8 from one random start; bounds in float32 by models.bounds"
 MEASURED_UNDER_NOISE = "validation split; one noisy copy of each image with the standard deviation of training"
+#: What stands in place of these words' first ones where somebody else trained the network, or its parent.
+FOREIGN_SPLIT = "validation split, which whoever trained it first may have trained on"
+#: The words of `measured` where the recipe holds no images out.
+UNMEASURED = "not measured: all training images were trained on, those of the validation split, too"
 
 
 @contextmanager
@@ -63,7 +68,7 @@ class Pipeline:
         folder: Where checkpoints go.
         work: Where pre-trained networks and unfinished stages are kept.
         train: The training split.
-        val: The held-out split.
+        val: The held-out split; recipes without `holdout` train on it, too.
         device: Torch device.
         report: Told of every epoch.
         hear_step: Told of every step.
@@ -97,7 +102,7 @@ class Pipeline:
     def report(self, epoch: EpochReport) -> None:
         """Notes an epoch's throughput, writes its row into the history, and passes the report on."""
         images, seconds = self._seconds.get(epoch.stage, (0, 0.0))
-        self._seconds[epoch.stage] = images + len(self.train), seconds + epoch.seconds
+        self._seconds[epoch.stage] = images + round(epoch.rate * epoch.seconds), seconds + epoch.seconds
         if self._history is not None:
             self._history.add(epoch.row(self._history.key))
             epoch = replace(epoch, number=len(self._history.rows))
@@ -108,16 +113,25 @@ class Pipeline:
         """The history of the cell that is trained, or was trained last; while it is pre-trained, of that."""
         return () if self._history is None else self._history.rows
 
+    @cached_property
+    def _all(self) -> Dataset:
+        """The training images and the held-out ones."""
+        return joined(self.train, self.val)
+
+    def training_images(self, job: Job) -> Dataset:
+        """Returns the images that a job trains on."""
+        return self.train if job.recipe.holdout else self._all
+
     def trainer(self, job: Job) -> Trainer:
         """Returns a trainer for a job's recipe and objective."""
         return Trainer(
             job.recipe,
             job.objective,
-            self.train,
+            self.training_images(job),
             self.device,
             self.report,
             stop=self.stop,
-            val=self.val,
+            val=self.val if job.recipe.holdout else None,
             hear_step=self._hear_step,
             held_out=self._held_out,
         )
@@ -130,8 +144,9 @@ class Pipeline:
             ibp_init(model, last=job.recipe.init == "ibp")
         return model
 
-    def _data(self) -> dict[str, Any]:
-        return {"data": self.train.fingerprint, "images": len(self.train)}
+    def _data(self, job: Job) -> dict[str, Any]:
+        images = len(self.train) + (0 if job.recipe.holdout else len(self.val))
+        return {"data": self.train.fingerprint, "images": images}
 
     def _parent(self, job: Job) -> dict[str, str]:
         """Returns what tells one parent from another of its name; the card has it, too."""
@@ -139,7 +154,7 @@ class Pipeline:
 
     def _pretraining(self, job: Job) -> tuple[str, str]:
         """Returns the key of the network that is pre-trained for a job, and how its files' names begin."""
-        key = digest({**job.pretraining(), **self._data()})
+        key = digest({**job.pretraining(), **self._data(job)})
         return key, f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
 
     def key(self, job: Job, parent: Mapping[str, str] | None = None) -> str:
@@ -149,7 +164,7 @@ class Pipeline:
             job: The job.
             parent: What its card says of its parent; None: it is looked up.
         """
-        own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **self._data()}
+        own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **self._data(job)}
         return digest({**own, **(self._parent(job) if parent is None else parent)})
 
     def stems(self, job: Job) -> tuple[str, ...]:
@@ -187,7 +202,8 @@ class Pipeline:
         """
         self._seconds, self._history = {}, None
         noisy = job.objective in NOISE_OBJECTIVES
-        self._held_out = HeldOut(self.val, job.eps, self.device, noisy=noisy)
+        holdout = job.recipe.holdout
+        self._held_out = HeldOut(self.val, job.eps, self.device, noisy=noisy) if holdout else None
         parent = self._parent(job)
         model = self.initial(job).to(self.device) if job.from_scratch else self.pretrained(job)
         started = time.perf_counter()
@@ -217,8 +233,9 @@ class Pipeline:
             train(model, train.left, name="finetune", masks=masks)
         if recipe.storage == "float16":
             round_to_half(model)
-        with memory_errors(f"Measuring {job.name} on {self.device}"):
-            accuracy = (evaluate_noise if noisy else evaluate)(model, self.val, job.eps, device=self.device)
+        accuracy, measured = self._measure(job, model) if holdout else ({}, UNMEASURED)
+        if job.recipe.parent and "imported" in load_card(parent_file(job, self.folder)).recipe:
+            measured = measured.replace("validation split", FOREIGN_SPLIT)
         model.to("cpu")
         card = save(
             self.folder,
@@ -233,7 +250,7 @@ class Pipeline:
             seed=job.seed,
             recipe=recipe.to_dict(),
             accuracy=accuracy,
-            measured=MEASURED_UNDER_NOISE if noisy else MEASURED,
+            measured=measured,
             data_fingerprint=self.train.fingerprint,
             versions={"prunecert": prunecert.__version__, "torch": torch.__version__},
             device=torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "cpu",
@@ -248,6 +265,13 @@ class Pipeline:
         )
         train.clean()
         return card
+
+    def _measure(self, job: Job, model: nn.Module) -> tuple[dict[str, float], str]:
+        """Returns accuracies on the held-out images, and how they were measured."""
+        noisy = job.objective in NOISE_OBJECTIVES
+        with memory_errors(f"Measuring {job.name} on {self.device}"):
+            accuracy = (evaluate_noise if noisy else evaluate)(model, self.val, job.eps, device=self.device)
+        return accuracy, MEASURED_UNDER_NOISE if noisy else MEASURED
 
     def _prune(self, job: Job, model: nn.Module, train: LentTraining) -> Altered:
         """Returns the pruner's network, which it may have trained, and masks."""

@@ -57,6 +57,7 @@ _LATER = frozenset(
         "crop_padding",
         "storage",
         "parent",
+        "holdout",
         "finetune_objective",
     }
 )
@@ -82,6 +83,9 @@ class Recipe:
         parent: Name of a dense checkpoint that stands in for the pre-trained network, such as an imported one; nothing
             is pre-trained then. Looked for beside the checkpoints that are trained, then where checkpoints go by
             default, then among those that ship; see `models.parents`.
+        holdout: Whether the held-out images stay out of training. Off, all training images are trained on, as those of
+            published networks are, and nothing is measured while training nor at its end: it is for the last training
+            by a recipe that was chosen with it on.
         prune_epochs: Epochs for learning scores.
         finetune_epochs: Epochs of fine-tuning at full eps.
         batch_size: Images a step.
@@ -151,6 +155,7 @@ class Recipe:
     crop_padding: Literal["zero", "edge"] = "zero"
     storage: Literal["float32", "float16"] = "float32"
     parent: str = ""
+    holdout: bool = True
     finetune_objective: Mapping[str, Any] = field(default_factory=dict)
     addons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pruners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -155,8 +155,15 @@ class Trainer:
         return loss
 
     def feedback(self, model: nn.Module, eps: float, *, images: int = IMAGES, steps: int = STEPS) -> Feedback:
-        """Measures a network at a radius, on training and on held-out images."""
-        assert self.val is not None, "a pruner that declares its hooks is refused before"
+        """Measures a network at a radius, on training and on held-out images.
+
+        Raises:
+            UserError: No images are held out; what declares that it needs them is refused before.
+        """
+        if self.val is None:
+            raise UserError(
+                "Feedback is asked for, and no images are held out; allowed is holdout: true in the recipe."
+            )
         held_out = (torch.from_numpy(part).to(self.device) for part in (self.val.images, self.val.labels))
         x, y = held_out
         return measure(model, (self.images, self.labels), (x, y), eps, images=images, steps=steps)

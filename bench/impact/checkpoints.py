@@ -77,8 +77,11 @@ def gradients(cards: Sequence[Card], folder: Path, data_root: Path | None) -> It
     dense = {(card.network, card.objective, card.eps, card.seed): card for card in cards if card.pruner == DENSE}
     pruned = [card for card in cards if card.pruner != DENSE]
     pruned = [card for card in pruned if (card.network, card.objective, card.eps, card.seed) in dense]
+    whole = [card.name for card in pruned if card.saw_held_out]
+    pruned = [card for card in pruned if not card.saw_held_out]
     if not pruned:
-        raise UserError(f"{folder} holds no pruned checkpoint with its dense control.")
+        why = f" of which the held-out images tell; trained on them, too: {', '.join(whole)}" if whole else ""
+        raise UserError(f"{folder} holds no pruned checkpoint with its dense control{why}.")
     data = load("val", data_root, allow_sample=False)
     measured: dict[str, Groups] = {}
     lines = []
@@ -93,7 +96,8 @@ def gradients(cards: Sequence[Card], folder: Path, data_root: Path | None) -> It
     yield ImpactTable(
         f"Excess loss by class on {len(data)} held-out images",
         impact_tables.gradients_table(lines, impact.class_names(data.source)),
-        impact_tables.GRADIENT_NOTE,
+        impact_tables.GRADIENT_NOTE
+        + (f" Left out, since they were trained on these images, too: {', '.join(whole)}." if whole else ""),
     )
 
 

@@ -52,6 +52,12 @@ class Export:
     compaction: Compaction | None = None
 
     @property
+    def saw_held_out(self) -> bool:
+        """Whether the network was trained on the validation split, too, which says nothing of it then."""
+        recipe = self.card.get("recipe", {})
+        return isinstance(recipe, Mapping) and recipe.get("holdout") is False
+
+    @property
     def masked_path(self) -> Path:
         """The file whose weights count: sparsity and compression are the masked network's."""
         return self.masked or self.path

@@ -63,6 +63,7 @@ class _Epochs(Struct, kw_only=True):
     prune_epochs: Count
     finetune_epochs: Count
     parent: str = ""
+    holdout: bool = True
 
 
 class _CardNumbers(Struct, kw_only=True):
@@ -94,7 +95,7 @@ def of_card(card: Any, folder: Path = CHECKPOINTS) -> Line:
     fields = {key: getattr(card, key) for key in _CardNumbers.__struct_fields__}
     try:
         numbers = msgspec.convert(fields, _CardNumbers)
-        measured = numbers.accuracy["images"]
+        measured = numbers.accuracy["images"] if numbers.recipe.holdout else None
     except (msgspec.ValidationError, KeyError, RecursionError) as error:
         where, reason = ("accuracy", "it lacks images") if isinstance(error, KeyError) else why(error)
         raise UserError(
@@ -112,7 +113,9 @@ def of_card(card: Any, folder: Path = CHECKPOINTS) -> Line:
         shares=shares,
         shown={},
         origin=(epochs, measured, numbers.data_fingerprint),
-        note=f"{epochs}" + (f", {rate:,.0f}/s on {numbers.device}" if rate else ""),
+        note=f"{epochs}"
+        + (f", {rate:,.0f}/s on {numbers.device}" if rate else "")
+        + ("" if numbers.recipe.holdout else ", on all training images"),
     )
 
 

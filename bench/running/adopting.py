@@ -96,7 +96,7 @@ def adopt_ctrain(
     from prunecert.models.data import load
     from prunecert.models.evaluate import evaluate
     from prunecert.models.masks import Masks
-    from prunecert.models.pipeline import MEASURED
+    from prunecert.models.pipeline import FOREIGN_SPLIT, MEASURED
 
     val = load("val", data_root, allow_sample=False)
     accuracy = evaluate(model, val, float(cell.eps), limit=images)
@@ -113,7 +113,8 @@ def adopt_ctrain(
         seed=cell.seed,
         recipe={"imported": foreign.sha256.lower()},
         accuracy=accuracy,
-        measured=MEASURED if images is None else f"first {images:,} images of the {MEASURED}",
+        measured=("" if images is None else f"first {images:,} images of the ")
+        + MEASURED.replace("validation split", FOREIGN_SPLIT),
         data_fingerprint=val.fingerprint,
         versions={"prunecert": prunecert.__version__, "torch": torch.__version__},
         device="cpu",
@@ -121,8 +122,7 @@ def adopt_ctrain(
         command=f"python -m bench.adopt --file {foreign.file.name} --sha256 {foreign.sha256.lower()} "
         f"--network {cell.network} --objective {cell.objective} --eps {show_eps(cell.eps)} --seed {cell.seed}",
     )
-    parts = [f"{name} {value:.1%}" for name, value in card.accuracy.items() if name != "images"]
-    print(f"{card.name}: {card.weights:,} weights; validation: {', '.join(parts)}")
+    print(f"{card.name}: {card.weights:,} weights; validation: {card.told()}")
     print(f"To prune it, write `parent: {card.name}` into the recipe of {cell.network}/{cell.objective}.")
     print(f"To verify it as it is, make it a network of a suite: `checkpoint: {target.with_suffix('.safetensors')}`.")
 

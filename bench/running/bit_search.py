@@ -266,6 +266,11 @@ def choose_bits(request: BitRequest, tell: Callable[[str], None]) -> BitChoice:
     """
     check_verifier(request.verifier)
     export = export_cell(request.checkpoint, request.exports)
+    if export.saw_held_out:
+        raise UserError(
+            f"{request.checkpoint} is refused: it was trained on the held-out images, too, by which bits are chosen; "
+            "allowed is a checkpoint whose recipe holds them out (holdout: true)."
+        )
     data = load_split(source_of(export.card.get("data", {}).get("name", CIFAR10)), "val", request.data_root)
     if len(data) < request.images + request.check:
         raise UserError(

@@ -180,6 +180,11 @@ def _prepare(
         tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}")
         for line in select.describe_missing(missing):
             tell(f"  {line}")
+    if not plans and not missing:
+        raise UserError(
+            "All cells are left out, since they were trained on the held-out images, too; allowed are a profile of "
+            "test images and cells that were not."
+        )
     if not plans:
         raise UserError(
             f"No cell of suite {suite.name!r} has a checkpoint in {describe_places(request.checkpoints)}; train "

@@ -236,6 +236,8 @@ def _check_space(request: SearchRequest, cell: Cell) -> None:
     """Refuses a space with a value that no recipe may have, whether or not it is drawn."""
     from prunecert.models.recipe import Recipe
 
+    if "holdout" in request.space:
+        raise UserError("The space's key 'holdout' is refused: trials are compared on held-out images; leave it out.")
     recipe = request.suite.recipe(cell.network, cell.objective, cell.compression, cell.pruner)
     for key, domain in request.space.items():
         for value in domain.ends:
@@ -248,8 +250,10 @@ def _trial(request: SearchRequest, cells: Sequence[Cell], number: int, rung: int
 
     objective = cells[0].objective
     where = f"trial {number} ({show_changes(changes)})"
+    # Trials are compared on held-out images, also where the suite's last training is to have all.
+    changed = {**apply(own_recipe(request.suite, cells), changes), "holdout": True}
     # The whole recipe, so that the lengths of its stages are known.
-    recipe = Recipe.from_dict(apply(own_recipe(request.suite, cells), changes), objective, where=where)
+    recipe = Recipe.from_dict(changed, objective, where=where)
     total = recipe.pretrain_epochs + recipe.prune_epochs + recipe.finetune_epochs
     share = min(1.0, (request.epochs or total) / total) / request.eta ** (request.rungs - 1 - rung)
     recipe = Recipe.from_dict(scale_epochs(recipe.to_dict(), share), objective, where=where)

@@ -256,8 +256,7 @@ def _next_step(request: TrainingRequest) -> str:
 
 
 def _line(card: Card) -> str:
-    parts = [f"{name} {value:.1%}" for name, value in card.accuracy.items() if name != "images"]
     return (
         f"{card.name}: kept {card.kept:,} of {card.weights:,} weights, {card.train_seconds:,.0f} s\n"
-        f"  held-out images: {', '.join(parts)}"
+        f"  held-out images: {card.told()}"
     )

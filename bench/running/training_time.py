@@ -55,6 +55,8 @@ def expected_seconds(job: Job, images: int, rates: Rates, *, pretrain: bool) -> 
     usual = statistics.median(stages.values())
     before = job.recipe.pretrain_epochs if pretrain or job.from_scratch else 0
     learning = job.recipe.prune_epochs if "scores" in stages and job.recipe.prune_epochs else 0
+    # A tenth of the images is held out of the others' training, and nothing of these recipes'.
+    images = images if job.recipe.holdout else round(images * 10 / 9)
     epochs = {"pretrain": before, "scores": learning, "finetune": job.epochs - learning}
     return sum(count * images / (stages.get(stage) or usual) for stage, count in epochs.items())
 

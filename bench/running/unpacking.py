@@ -142,8 +142,7 @@ def _take_cell(archive: CellArchive, cell: PackCell, request: UnpackRequest, scr
     for file in sorted(files, key=lambda file: file.suffix == ".json"):
         file.replace(request.out / file.name)
     write_history_figure(rows, name, history_file(request.out / name).with_suffix(".svg"))
-    shares = ", ".join(f"{key} {value:.1%}" for key, value in card.accuracy.items() if key != "images")
-    return f"taken; held-out images: {shares}"
+    return f"taken; held-out images: {card.told()}"
 
 
 def _take_work(archive: CellArchive, cell: PackCell, out: Path, scratch: Path) -> str:

@@ -24,7 +24,7 @@ from prunecert.models.settings import Count, Share
 from prunecert.ranges import NumberRange
 
 
-@declares(Hook.EVALUATOR)
+@declares(Hook.EVALUATOR, Hook.HELD_OUT)
 def prune(
     model: nn.Module,
     compression: float,

@@ -39,6 +39,7 @@ class Hook(StrEnum):
     """What a pruner may need of a training loop.
 
     The loop itself lends steps, epochs, scores, regularisers, gradients and the evaluator, as the chart above has them.
+    Whose choices follow from feedback, of an epoch or by the evaluator, needs held-out images.
     The others, activation, teacher, features, curvature and surgery, are labels of what a method makes for itself of
     losses, data passes and other layers that it is free to use: they say why a loop without a radius refuses it, and
     nothing is lent by their names.
@@ -54,6 +55,7 @@ class Hook(StrEnum):
     GRADIENTS = "gradients of attacked images"
     CURVATURE = "curvature"
     EVALUATOR = "evaluator"
+    HELD_OUT = "held-out images"
     SURGERY = "surgery"
 
 
@@ -309,7 +311,7 @@ def method_of(prune: Callable[..., Any]) -> Method:
     return method
 
 
-def refuse_lacking(name: str, prune: Callable[..., Any], offers: frozenset[Hook], loop: str) -> None:
+def refuse_lacking(name: str, prune: Callable[..., Any], offers: frozenset[Hook], loop: str, allowed: str) -> None:
     """Refuses a pruner that needs what a training loop lacks.
 
     Args:
@@ -317,6 +319,7 @@ def refuse_lacking(name: str, prune: Callable[..., Any], offers: frozenset[Hook]
         prune: The pruner.
         offers: The loop's hooks.
         loop: What the loop is, in words.
+        allowed: What lends them, in words.
 
     Raises:
         UserError: It does.
@@ -325,5 +328,5 @@ def refuse_lacking(name: str, prune: Callable[..., Any], offers: frozenset[Hook]
     if lacking:
         raise UserError(
             f"Pruner {name!r} is refused: it needs {', '.join(lacking)}, which {loop} lacks; allowed is another "
-            "pruner, or an objective with an l-infinity radius."
+            f"pruner, or {allowed}."
         )

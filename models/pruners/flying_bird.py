@@ -110,7 +110,7 @@ def prune(
     return exactly(model, masks, budget(masks.total, compression))
 
 
-@declares(Hook.STEP, Hook.EPOCH, from_scratch=True)
+@declares(Hook.STEP, Hook.EPOCH, Hook.HELD_OUT, from_scratch=True)
 def prune_plus(
     model: nn.Module, compression: float, *, train: Train, seed: int = 0, every: Count = 900, growth: Growth = "random"
 ) -> Masks:

@@ -67,7 +67,7 @@ def test_an_imported_network_is_a_checkpoint_and_a_parent(tmp_path: Path, capsys
     card = load_card(tmp_path / PARENT)
     assert card.recipe == {"imported": sha256_file(FILE)}
     assert card.accuracy["images"] == 10
-    assert card.measured.startswith("first 10 images")
+    assert card.measured.startswith("first 10 images of the validation split, which whoever trained it first may have")
     assert f"parent: {PARENT}" in capsys.readouterr().out
     suite = tmp_path / "adopted.yaml"
     suite.write_text(SUITE)
@@ -85,6 +85,7 @@ def test_an_imported_network_is_a_checkpoint_and_a_parent(tmp_path: Path, capsys
         model, masks, own = load_model(tmp_path / f"narrow_mtl-ibp_eps2_{name}_s0.safetensors")
         assert masks.kept == round(masks.total / kept)
         assert (own.recipe["parent"], own.parent_sha256) == (PARENT, card.sha256)
+        assert own.measured.startswith("validation split, which whoever trained it first may have trained on; PGD")
         rows = read_history(tmp_path / f"{own.name}.history.jsonl")
         assert [(row.stage, row.epoch) for row in rows] == [("finetune", 1)]
         # A step of fine-tuning moves weights a little: they are still the parent's.

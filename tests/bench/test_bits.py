@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prunecert.bench import bits
-from prunecert.bench.planning.exports import export_cell
+from prunecert.bench.planning.exports import Export, export_cell
 from prunecert.bench.running import bit_search
 from prunecert.bench.running.bit_search import Bits, Score
 from prunecert.errors import EXIT_OK, UserError
@@ -85,3 +86,13 @@ def test_another_data_set_is_named(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(bit_search, "export_cell", foreign)
     with pytest.raises(UserError, match="Unknown data set 'mine'"):
         bits.main(words(zoo))
+
+
+def test_bits_are_not_chosen_on_images_that_were_trained_on(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export_whole(*arguments: Any) -> Export:
+        export = export_cell(*arguments)
+        return replace(export, card={**export.card, "recipe": {"holdout": False}})
+
+    monkeypatch.setattr(bit_search, "export_cell", export_whole)
+    with pytest.raises(UserError, match=r"trained on the held-out images, too, by which bits are chosen; allowed is"):
+        bits.main(words(zoo, "--images", "4", "--check", "4"))

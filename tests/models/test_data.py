@@ -70,6 +70,12 @@ def test_an_unofficial_copy_is_used_with_a_warning(copy: Path, capsys: pytest.Ca
 @pytest.mark.slow
 def test_validation_is_cut_from_training(copy: Path) -> None:
     train, val = data.load("train", copy), data.load("val", copy)
+    whole = data.joined(train, val)
+    assert np.array_equal(whole.indices, np.arange(50_000))
+    assert (whole.split, whole.fingerprint) == ("train", train.fingerprint)
+    for part in (train, val):
+        assert np.array_equal(whole.images[part.indices], part.images)
+        assert np.array_equal(whole.labels[part.indices], part.labels)
     assert len(train) == 45_000
     assert len(val) == 5_000
     assert not set(train.indices) & set(val.indices)

@@ -87,6 +87,16 @@ def test_noise_offers_no_attacks() -> None:
     assert Hook.STEP in offers("smoothing")
 
 
+def test_without_held_out_images_nothing_is_judged_by_them() -> None:
+    assert offers("ibp", holdout=False) == frozenset(Hook) - {Hook.HELD_OUT}
+    assert Hook.HELD_OUT in offers("smoothing")
+    for pruner in ("flying-bird-plus", "coevolution"):
+        ratio = 15.0 if pruner == "coevolution" else 10.0
+        with pytest.raises(UserError, match=r"needs held-out images, which .* all images lacks; .*, or holdout: true"):
+            job(pruner, ratio, pretrain_epochs=20, prune_epochs=10, holdout=False).refuse_unreachable()
+    job("flying-bird", holdout=False, pretrain_epochs=20).refuse_unreachable()
+
+
 def test_rehearsals_end_where_training_would_begin() -> None:
     rehearsal = Rehearsal(10, 2, 0.1, objective="natural", settings={})
     assert (rehearsal.left, rehearsal.learning, rehearsal.radius) == (10, 2, 0.1)

@@ -76,6 +76,16 @@ def test_one_that_does_not_fit_is_refused(one: Job, message: str) -> None:
         parent_file(one, ZOO)
 
 
+def test_one_that_has_seen_the_held_out_images_is_refused_where_they_are_measured_on(put: Callable[..., Path]) -> None:
+    recipe = {**load_card(ZOO / DENSE).recipe, "holdout": False}
+    out = put("out", "seen", recipe=recipe).parent
+    one = job(parent="seen")
+    with pytest.raises(UserError, match=r"'seen' is refused: it was trained on the held-out images, too, and this"):
+        parent_file(one, out)
+    alike = replace(one, recipe=replace(one.recipe, holdout=False))
+    assert parent_file(alike, out) == out / "seen.safetensors"
+
+
 def test_a_cell_of_another_parent_is_neither_skipped_nor_replaced(tmp_path: Path, put: Callable[..., Path]) -> None:
     """The file that a name stands for is another one after the training."""
     put("out", "new_imported_s0", sha256="a" * 64)

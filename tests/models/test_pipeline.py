@@ -9,13 +9,16 @@ import pytest
 
 from prunecert.bench.running.training import plan
 from prunecert.bench.schema.suite import load_suite
+from prunecert.errors import UserError
 from prunecert.hashing import digest
+from prunecert.models.checkpoint import load_card
 from prunecert.models.masks import Masks
-from prunecert.models.pipeline import Job, Pipeline
+from prunecert.models.pipeline import UNMEASURED, Job, Pipeline
 from prunecert.models.recipe import Recipe
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Trainer
 from tests.models.conftest import blobs
+from tests.models.training_kit import job, pipeline
 
 #: By suite and cell: the first letters of the keys of its pre-trained network and of its own states, for made-up data.
 KEYS = Path(__file__).parent / "data" / "keys.json"
@@ -30,9 +33,9 @@ def test_cells_of_the_suites_are_recognised_by_the_keys_that_they_always_had() -
     data = {"data": "0" * 64, "images": 45_000}
     actual = {}
     for name in sorted({key.partition("/")[0] for key in expected}):
-        for job in plan(load_suite(name), None, name):
-            own = digest({**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **data})
-            actual[f"{name}/{job.name}"] = [digest({**job.pretraining(), **data})[:12], own[:12]]
+        for one in plan(load_suite(name), None, name):
+            own = digest({**one.pretraining(), **one.recipe.to_dict(), "cell": one.name, **data})
+            actual[f"{name}/{one.name}"] = [digest({**one.pretraining(), **data})[:12], own[:12]]
     assert {key: actual.get(key) for key in expected} == expected
 
 
@@ -59,6 +62,27 @@ def test_after_pre_training_the_objective_has_its_settings_of_fine_tuning(
     data = {"objective": {"kappa_end": 0.75}, "finetune_objective": by, "batch_size": 8}
     compression = 1.0 if pruner == "dense" else 10.0
     recipe = Recipe.from_dict(data, "ibp").at_compression(compression)
-    job = Job("cell", "cnn-small", "ibp", 2 / 255, "2/255", pruner, compression, 0, recipe, "command")
-    Pipeline(tmp_path, tmp_path, blobs(16), blobs(8, "val", 1), "cpu", lambda *_: None).run(job)
+    one = Job("cell", "cnn-small", "ibp", 2 / 255, "2/255", pruner, compression, 0, recipe, "command")
+    Pipeline(tmp_path, tmp_path, blobs(16), blobs(8, "val", 1), "cpu", lambda *_: None).run(one)
     assert met == kappas
+
+
+@pytest.mark.slow
+def test_without_a_holdout_all_images_are_trained_on_and_none_are_measured(tmp_path: Path) -> None:
+    held = pipeline(tmp_path / "held", images=40)
+    whole = pipeline(tmp_path / "whole", images=40)
+    usual, last = job("dense", 1.0), job("dense", 1.0, holdout=False)
+    assert held.key(usual) != held.key(last)
+    assert len(whole.training_images(last)) == 60
+    assert len(whole.trainer(last).images) == 60
+    card = whole.run(last)
+    assert (card.accuracy, card.measured, card.saw_held_out) == ({}, UNMEASURED, True)
+    assert card.told() == UNMEASURED
+    assert all(row.held_out is None for row in whole.rows)
+    with pytest.raises(UserError, match="no images are held out; allowed is holdout: true"):
+        whole.trainer(last).feedback(whole.initial(last), 0.01)
+    other = held.run(usual)
+    assert (other.accuracy["images"], other.saw_held_out) == (20, False)
+    assert other.told().startswith("clean ")
+    assert load_card(tmp_path / "whole" / f"{last.name}.json").recipe["holdout"] is False
+    assert "holdout" not in other.recipe

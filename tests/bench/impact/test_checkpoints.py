@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.impact.checkpoints import cards_of, initial_shares, rates
+from prunecert.bench.impact.checkpoints import cards_of, gradients, initial_shares, rates
 from prunecert.bench.retention import main
 from prunecert.errors import UserError
 from prunecert.models.checkpoint import ZOO, load_card
@@ -44,6 +44,13 @@ def test_rates_are_those_of_networks_that_found_their_own(tmp_path: Path, capsys
         list(rates(cards_of(tmp_path, "*_hydra_*", None), tmp_path))
     with pytest.raises(UserError, match="need a folder of checkpoints"):
         cards_of(tmp_path / "none", None, None)
+
+
+def test_gradients_are_not_measured_on_images_that_were_trained_on() -> None:
+    cards = [load_card(ZOO / name) for name in (NAME, "cnn-small_ibp_eps2_dense_x1_s0")]
+    whole = replace(cards[0], recipe={**cards[0].recipe, "holdout": False})
+    with pytest.raises(UserError, match=rf"no pruned .* held-out images tell; trained on them, too: {NAME}\."):
+        list(gradients([whole, cards[1]], ZOO, None))
 
 
 def test_cards_are_chosen_by_name_and_compression_with_all_dense_ones() -> None:

@@ -93,6 +93,20 @@ def test_cards_of_another_form_are_refused_in_a_sentence(tmp_path: Path, changes
         kept_of_checkpoints(tmp_path)
 
 
+def test_what_was_trained_on_the_held_out_images_has_no_accuracies_on_them() -> None:
+    name = "cnn-small_ibp_eps2_lwm_x10_s0"
+    control, pruned = load_card(ZOO / "cnn-small_ibp_eps2_dense_x1_s0"), load_card(ZOO / name)
+    whole = replace(pruned, accuracy={}, recipe={**pruned.recipe, "holdout": False})
+    own = of_card(whole)
+    assert own.shares == {}
+    assert own.note.endswith(", on all training images")
+    table = cells(markdown([of_card(control), own], CARD_KEPT, "epochs", 1))
+    assert table[1][3:7] == ["", "", "", ""]
+    assert table[1][7] == "the control was made in another way"
+    with pytest.raises(UserError, match="accuracy: it lacks images"):
+        of_card(replace(pruned, accuracy={}))
+
+
 def test_verified_networks_have_intervals_and_undecided_images() -> None:
     pruned = cell(pruner="lwm", compression=10.0, verified=share(74), clean=share(100))
     data = pruned, cell(), cell(pruner="lwm", compression=20.0, finished=False)

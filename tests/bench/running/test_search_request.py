@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,17 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         plan_trials(request(tmp_path, {"average": Range(0.5, 1.5, False, False)}, trials=1))
     with pytest.raises(UserError, match=r"the space \(pruners\.drop-grow\.every=0\): pruners\.drop-grow\.every is 0"):
         plan_trials(request(tmp_path, {"pruners.drop-grow.every": Range(0, 9, False, True)}, trials=1))
+
+
+def test_trials_hold_images_out_whatever_the_suites_recipe_does(tmp_path: Path) -> None:
+    plain = request(tmp_path, {"lr": Choice((0.1,))}, trials=2)
+    recipes = {**plain.suite.recipes, "cnn-small/natural": {"holdout": False}}
+    whole = replace(plain, suite=replace(plain.suite, recipes=recipes))
+    own = whole.suite.recipe("cnn-small", "natural", 1.0, "dense")
+    assert own["holdout"] is False
+    assert all(job.recipe.holdout for rungs in plan_trials(whole) for job in rungs[0].jobs)
+    with pytest.raises(UserError, match="key 'holdout' is refused: trials are compared on held-out images"):
+        plan_trials(request(tmp_path, {"holdout": Choice((True, False))}, trials=2))
 
 
 def test_an_ablation_changes_one_value_at_a_time(tmp_path: Path) -> None:

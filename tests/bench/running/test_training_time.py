@@ -38,6 +38,8 @@ def test_a_cell_takes_its_epochs_at_the_rate_of_their_stage(chosen: list[Job]) -
     assert expected_seconds(grow, 1000, RATES, pretrain=False) == 2 * 10 + 2 * 20, "it begins at initial weights"
     assert expected_seconds(dense, 0, RATES, pretrain=True) is None
     assert expected_seconds(replace(dense, objective="ibp"), 1000, RATES, pretrain=True) is None
+    whole = replace(dense, recipe=replace(dense.recipe, holdout=False))
+    assert expected_seconds(whole, 900, RATES, pretrain=True) == 2 * 10 + 2 * 20
     scored = {("cnn-small", "natural"): {"scores": 1000.0, "finetune": 50.0}}
     assert expected_seconds(lwm, 1000, scored, pretrain=False) == 1 * 1 + 1 * 20
 

@@ -36,12 +36,14 @@ def test_what_is_declared_is_read_and_nothing_is_the_default() -> None:
 
 
 def test_a_hook_that_is_lacking_is_named() -> None:
-    refuse_lacking("demanding", demanding, frozenset(Hook), "training")
+    refuse_lacking("demanding", demanding, frozenset(Hook), "training", "another objective")
     with pytest.raises(
-        UserError, match="'demanding' is refused: it needs epoch with validation feedback, which a loop"
+        UserError,
+        match="'demanding' is refused: it needs epoch with validation feedback, which a loop of steps lacks; "
+        "allowed is another pruner, or another objective",
     ):
-        refuse_lacking("demanding", demanding, frozenset({Hook.SCORES}), "a loop of steps")
-    refuse_lacking("plain", plain, frozenset(), "nothing")
+        refuse_lacking("demanding", demanding, frozenset({Hook.SCORES}), "a loop of steps", "another objective")
+    refuse_lacking("plain", plain, frozenset(), "nothing", "another objective")
 
 
 @declares()
