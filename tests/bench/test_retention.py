@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pytest
 
 from prunecert.bench.retention import main
 from prunecert.errors import UserError
+from tests.printed import commands_of, printed_by, renewed
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,18 +41,29 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     "document",
     ["README.md", "docs/zoo.md", "docs/methods.md", pytest.param("docs/board.md", marks=pytest.mark.slow)],
 )
-def test_documents_hold_what_the_command_prints(
-    document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_documents_hold_what_the_command_prints(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table stands behind its command, which is in backquotes; in other tables, commands are only named."""
     monkeypatch.chdir(ROOT)
     text = (ROOT / document).read_text(encoding="utf-8")
-    prose = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
-    commands = [part for part in prose.split("`") if part.startswith("python -m bench.retention")]
+    commands = commands_of(text)
     assert commands
     for command in commands:
-        main(shlex.split(command)[3:])
-        assert capsys.readouterr().out in text, f"{document} does not hold what {command} prints"
+        assert printed_by(command) in text, f"python -m tests.printed {document} renews what {command} prints"
+
+
+def test_what_a_document_holds_is_renewed_where_its_command_stands() -> None:
+    text = (
+        "By `python -m bench.retention a\n--about b`:\n\n<!-- printed -->\n| old |\ntext\n<!-- /printed -->\n"
+        "By `python -m bench.retention c`:\n\n| old |\n|---|\n\nMore.\n\n| `python -m bench.retention d` |\n"
+    )
+    assert commands_of(text) == ["python -m bench.retention a --about b", "python -m bench.retention c"]
+    once = renewed(text, lambda command: f"| {command.split()[-1]} |\n")
+    assert once == (
+        "By `python -m bench.retention a\n--about b`:\n\n<!-- printed -->\n| b |\n<!-- /printed -->\n"
+        "By `python -m bench.retention c`:\n\n| c |\n\nMore.\n\n| `python -m bench.retention d` |\n"
+    )
+    with pytest.raises(ValueError, match="nothing stands behind python"):
+        renewed("`python -m bench.retention a`", str.upper)
 
 
 def test_proofs_are_followed_by_themselves(tmp_path: Path) -> None:
