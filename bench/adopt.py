@@ -1,7 +1,8 @@
 """Take a network that CTRAIN trained into the checkpoints, as a dense parent to be verified and pruned.
 
 The file is checked by its SHA-256 (published beside it), by the shape of every layer and by logits; the network is
-measured on held-out training images, as trained ones are. A suite prunes it by naming it as `parent` in a recipe.
+measured on the images that are held out here, as trained ones are, with a word on its card that whoever trained it may
+have had them. A suite prunes it by naming it as `parent` in a recipe.
 
 With ``--ap-key``, the file is a pruned network of the Adversarial Pruning benchmark: it is checked likewise, its zeros
 are counted against the key's rate, and it is written as ONNX with a card, for ``prunecert run --card``.

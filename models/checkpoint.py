@@ -27,6 +27,7 @@ from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
 from prunecert.models.building import build_for
 from prunecert.models.checkpoint_folders import ZOO as ZOO
+from prunecert.models.holdout import is_foreign, saw_held_out
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.networks.factorised import saved
 from prunecert.models.surgery import operate
@@ -112,7 +113,12 @@ class Card:
     @property
     def saw_held_out(self) -> bool:
         """Whether the network was trained on the validation split, too, which says nothing of it then."""
-        return self.recipe.get("holdout") is False
+        return saw_held_out(self.recipe)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody else trained the network, or the one that it began with, on images unknown here."""
+        return is_foreign(self.recipe, self.measured)
 
     def told(self) -> str:
         """Returns its accuracies in words, ``clean 61.0%, pgd 44.0%``; why there are none where there are none."""

@@ -80,6 +80,13 @@ def joined(train: Dataset, held_out: Dataset) -> Dataset:
     )
 
 
+def first_images(data: Dataset, count: int | None) -> Dataset:
+    """Returns the first images of a split; all of them for None."""
+    if count is None:
+        return data
+    return replace(data, images=data.images[:count], labels=data.labels[:count], indices=data.indices[:count])
+
+
 def load(split: Split, root: Path | None = None, *, download: bool = True, allow_sample: bool = True) -> Dataset:
     """Loads a split of CIFAR-10.
 

@@ -47,7 +47,7 @@ def offers(objective: str, *, holdout: bool = True) -> frozenset[Hook]:
     """
     noisy = {Hook.STEP, Hook.SCORES, Hook.REGULARISER, Hook.SURGERY, Hook.HELD_OUT}
     hooks = frozenset(noisy) if objective in NOISE_OBJECTIVES else frozenset(Hook)
-    return hooks if holdout else hooks - {Hook.HELD_OUT}
+    return hooks if holdout else hooks - {Hook.HELD_OUT, Hook.EVALUATOR}
 
 
 class Rehearsal:

@@ -62,8 +62,9 @@ def parent_file(job: Job, folder: Path) -> Path:
         )
     if job.recipe.holdout and card.saw_held_out:
         raise UserError(
-            f"{job.name}: the parent {name!r} is refused: it was trained on the held-out images, too, and this recipe "
-            "measures on them; allowed is holdout: false in it, or a parent that was trained without them."
+            f"{job.name}: the parent {name!r} is refused: it was trained on the held-out images, too, on which "
+            f"{job.name} is measured; allowed are a parent that was trained without them and, but in a search, "
+            "holdout: false."
         )
     if job.from_scratch:
         raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -20,11 +20,12 @@ from prunecert.hashing import digest
 from prunecert.models import DENSE, NOISE_OBJECTIVES, PRUNERS
 from prunecert.models.building import build_for
 from prunecert.models.checkpoint import Card, load_card, load_model, round_to_half, save
-from prunecert.models.data import Dataset, joined
+from prunecert.models.data import Dataset, first_images, joined
 from prunecert.models.evaluate import evaluate, evaluate_noise
 from prunecert.models.faults import memory_errors
 from prunecert.models.held_out import HeldOut
 from prunecert.models.history import EpochRow, History, history_file, read_history
+from prunecert.models.holdout import FOREIGN_SPLIT
 from prunecert.models.initialisation import ibp_init
 from prunecert.models.job import Job as Job
 from prunecert.models.lent import LentTraining, keywords_of
@@ -39,8 +40,6 @@ from prunecert.models.training import Stop, Trainer, read_state, seed_everything
 _KEY_DIGITS = 12
 MEASURED = "validation split; PGD 20 steps of eps/8 from one random start; bounds in float32 by models.bounds"
 MEASURED_UNDER_NOISE = "validation split; one noisy copy of each image with the standard deviation of training"
-#: What stands in place of these words' first ones where somebody else trained the network, or its parent.
-FOREIGN_SPLIT = "validation split, which whoever trained it first may have trained on"
 #: The words of `measured` where the recipe holds no images out.
 UNMEASURED = "not measured: all training images were trained on, those of the validation split, too"
 
@@ -74,6 +73,7 @@ class Pipeline:
         hear_step: Told of every step.
         stop: Asked after every epoch, with its seconds, whether to stop.
         unfit: Why nothing that is trained here may be published, or nothing.
+        subset: How many images a recipe without `holdout` is trained on, the first ones; None: all.
         pretrained: Where pre-trained networks are kept, if not in `work`.
     """
 
@@ -89,11 +89,12 @@ class Pipeline:
         hear_step: StepHearer | None = None,
         stop: Stop | None = None,
         unfit: str = "",
+        subset: int | None = None,
         pretrained: Path | None = None,
     ) -> None:
         self.folder, self.work, self.dense = folder, work, pretrained or work
         self.train, self.val = train, val
-        self.device, self.stop, self.unfit = device, stop, unfit
+        self.device, self.stop, self.unfit, self.subset = device, stop, unfit, subset
         self._report, self._hear_step = report, hear_step
         self._seconds: dict[str, tuple[int, float]] = {}
         self._history: History | None = None
@@ -116,7 +117,7 @@ class Pipeline:
     @cached_property
     def _all(self) -> Dataset:
         """The training images and the held-out ones."""
-        return joined(self.train, self.val)
+        return first_images(joined(self.train, self.val), self.subset)
 
     def training_images(self, job: Job) -> Dataset:
         """Returns the images that a job trains on."""
@@ -145,27 +146,27 @@ class Pipeline:
         return model
 
     def _data(self, job: Job) -> dict[str, Any]:
-        images = len(self.train) + (0 if job.recipe.holdout else len(self.val))
-        return {"data": self.train.fingerprint, "images": images}
+        images = len(self.train) if job.recipe.holdout else len(self.train) + len(self.val)
+        return {"data": self.train.fingerprint, "images": min(images, self.subset or images)}
 
-    def _parent(self, job: Job) -> dict[str, str]:
-        """Returns what tells one parent from another of its name; the card has it, too."""
-        return {"parent_sha256": load_card(parent_file(job, self.folder)).sha256} if job.recipe.parent else {}
+    def _parent(self, job: Job) -> Card | None:
+        """Returns the card of a job's parent, if its recipe names one."""
+        return load_card(parent_file(job, self.folder)) if job.recipe.parent else None
 
     def _pretraining(self, job: Job) -> tuple[str, str]:
         """Returns the key of the network that is pre-trained for a job, and how its files' names begin."""
         key = digest({**job.pretraining(), **self._data(job)})
         return key, f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
 
-    def key(self, job: Job, parent: Mapping[str, str] | None = None) -> str:
+    def key(self, job: Job, parent: Card | None = None) -> str:
         """Returns what tells a job's checkpoint from another's of its name: a digest of what decides it.
 
         Args:
             job: The job.
-            parent: What its card says of its parent; None: it is looked up.
+            parent: Its parent's card; None: it is looked up.
         """
         own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **self._data(job)}
-        return digest({**own, **(self._parent(job) if parent is None else parent)})
+        return digest({**own, **_told(self._parent(job) if parent is None else parent)})
 
     def stems(self, job: Job) -> tuple[str, ...]:
         """Returns how the names of a job's files in the folders of unfinished work begin, each before a dot."""
@@ -234,7 +235,7 @@ class Pipeline:
         if recipe.storage == "float16":
             round_to_half(model)
         accuracy, measured = self._measure(job, model) if holdout else ({}, UNMEASURED)
-        if job.recipe.parent and "imported" in load_card(parent_file(job, self.folder)).recipe:
+        if holdout and parent is not None and parent.foreign:
             measured = measured.replace("validation split", FOREIGN_SPLIT)
         model.to("cpu")
         card = save(
@@ -260,7 +261,7 @@ class Pipeline:
             unfit=self.unfit,
             surgery=pruned.surgery,
             data=dict(job.data),
-            **parent,
+            **_told(parent),
             notes=train.notes,
         )
         train.clean()
@@ -282,6 +283,11 @@ class Pipeline:
         settings = job.recipe.pruners.get(job.pruner, {})
         pruned = prune(model, job.compression, **keywords_of(prune, lent), **settings)
         return pruned if isinstance(pruned, Altered) else Altered(model, pruned, {})
+
+
+def _told(parent: Card | None) -> dict[str, str]:
+    """Returns what tells one parent from another of its name; the card of what begins with it has it, too."""
+    return {} if parent is None else {"parent_sha256": parent.sha256}
 
 
 def check_device(device: str) -> str:

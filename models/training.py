@@ -162,7 +162,8 @@ class Trainer:
         """
         if self.val is None:
             raise UserError(
-                "Feedback is asked for, and no images are held out; allowed is holdout: true in the recipe."
+                "The pruner asks for feedback, and no images are held out; allowed is holdout: true in the recipe (a "
+                "pruner that declares Hook.HELD_OUT is refused before anything is trained)."
             )
         held_out = (torch.from_numpy(part).to(self.device) for part in (self.val.images, self.val.labels))
         x, y = held_out

@@ -75,18 +75,17 @@ def gradients(cards: Sequence[Card], folder: Path, data_root: Path | None) -> It
     from prunecert.models.groups import measure
 
     dense = {(card.network, card.objective, card.eps, card.seed): card for card in cards if card.pruner == DENSE}
-    pruned = [card for card in cards if card.pruner != DENSE]
-    pruned = [card for card in pruned if (card.network, card.objective, card.eps, card.seed) in dense]
-    whole = [card.name for card in pruned if card.saw_held_out]
-    pruned = [card for card in pruned if not card.saw_held_out]
-    if not pruned:
-        why = f" of which the held-out images tell; trained on them, too: {', '.join(whole)}" if whole else ""
-        raise UserError(f"{folder} holds no pruned checkpoint with its dense control{why}.")
+    controls = [(card, dense.get((card.network, card.objective, card.eps, card.seed))) for card in cards]
+    pairs = [(card, control) for card, control in controls if card.pruner != DENSE and control is not None]
+    whole = sorted({card.name for pair in pairs for card in pair if card.saw_held_out})
+    pairs = [pair for pair in pairs if not any(card.saw_held_out for card in pair)]
+    if not pairs:
+        reason = f" of which the held-out images tell; trained on them, too: {', '.join(whole)}" if whole else ""
+        raise UserError(f"{folder} holds no pruned checkpoint with its dense control{reason}.")
     data = load("val", data_root, allow_sample=False)
     measured: dict[str, Groups] = {}
     lines = []
-    for card in pruned:
-        control = dense[card.network, card.objective, card.eps, card.seed]
+    for card, control in pairs:
         if control.name not in measured:
             model = load_model(locate(folder, control.name))[0]
             measured[control.name] = measure(model, data.images, data.labels, data.classes)
@@ -97,7 +96,11 @@ def gradients(cards: Sequence[Card], folder: Path, data_root: Path | None) -> It
         f"Excess loss by class on {len(data)} held-out images",
         impact_tables.gradients_table(lines, impact.class_names(data.source)),
         impact_tables.GRADIENT_NOTE
-        + (f" Left out, since they were trained on these images, too: {', '.join(whole)}." if whole else ""),
+        + (
+            f" Left out with what is compared with them, since trained on these images, too: {', '.join(whole)}."
+            if whole
+            else ""
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from prunecert.errors import UserError
 from prunecert.files import write_text
 from prunecert.hashing import sha256_file
 from prunecert.models.checkpoint_folders import locate
+from prunecert.models.holdout import is_foreign, saw_held_out
 
 if TYPE_CHECKING:
     from prunecert.models.checkpoint import Card
@@ -54,8 +55,12 @@ class Export:
     @property
     def saw_held_out(self) -> bool:
         """Whether the network was trained on the validation split, too, which says nothing of it then."""
-        recipe = self.card.get("recipe", {})
-        return isinstance(recipe, Mapping) and recipe.get("holdout") is False
+        return saw_held_out(self.card.get("recipe"))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody else trained the network, or the one that it began with, on images unknown here."""
+        return is_foreign(self.card.get("recipe"), self.card.get("measured"))
 
     @property
     def masked_path(self) -> Path:
@@ -169,7 +174,7 @@ class Calibration:
     """Images by which int8 networks choose the scales of their activations, loaded when the first is made.
 
     Args:
-        load: Returns images that were held out of training, [n, C, H, W], of which some are taken.
+        load: Returns images of the validation split, [n, C, H, W], of which some are taken.
     """
 
     def __init__(self, load: Callable[[], FloatArray]) -> None:

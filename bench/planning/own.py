@@ -63,7 +63,11 @@ def prepare_own(
         if kept == 0:
             raise UserError(f"{cell.name}: {path.name} is refused because all its weights are zero.")
         compression = whole / kept
-        card = {"network": cell.network, "objective": cell.objective, "source": cell.source.target}
+        card: dict[str, Any] = {"network": cell.network, "objective": cell.objective, "source": cell.source.target}
+        if cell.source.kind == "checkpoint":
+            # What says whether the held-out images tell of it.
+            origin = export_cell(cell.source.path, folder).card
+            card |= {key: origin[key] for key in ("recipe", "measured") if key in origin}
         export = Export(path, identity(path), 1 - kept / whole, compression, "", card)
         try:
             exports[cell.name] = compact_export(export, folder, compact_mode(protocol))

@@ -238,9 +238,6 @@ def prepare(
     for cell, protocol in present:
         export = export_of(suite, cell, protocol, checkpoints, exports, calibration)
         _check_card(cell, export)
-        if protocol.split == "val" and export.saw_held_out:
-            tell(f"{cell.name} is left out: it was trained on the held-out images, too, which say nothing of it.")
-            continue
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
         for verifier, reason in other_reasons(unsupported).items():
             # Some speak of the network alone.

@@ -21,6 +21,8 @@ from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, p
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
 
+#: What stands for the pruner of a network that somebody else trained; it is nobody's dense control here.
+_IMPORTED = "imported"
 #: What stands first among pruners at one compression: the simplest.
 _ORDER = ("lwm", "lwm-iterative", "lwm-rewind", "hydra")
 
@@ -93,6 +95,11 @@ def of_card(card: Any, folder: Path = CHECKPOINTS) -> Line:
         UserError: A field is missing, of another type, or out of its range.
     """
     fields = {key: getattr(card, key) for key in _CardNumbers.__struct_fields__}
+    imported = isinstance(card.recipe, dict) and "imported" in card.recipe
+    if imported:
+        # Nobody here knows its epochs.
+        fields["recipe"] = dict.fromkeys(("pretrain_epochs", "prune_epochs", "finetune_epochs"), 0)
+        fields["pruner"] = _IMPORTED
     try:
         numbers = msgspec.convert(fields, _CardNumbers)
         measured = numbers.accuracy["images"] if numbers.recipe.holdout else None
@@ -102,7 +109,7 @@ def of_card(card: Any, folder: Path = CHECKPOINTS) -> Line:
             f"The card of {card.name!r:.80} is refused: {where}: {reason}; restore it, or train the network again."
         ) from error
     shares = {heading: numbers.accuracy[key] for key, heading in CARD.items() if key in numbers.accuracy}
-    epochs = _epochs(card, numbers.recipe, folder)
+    epochs = _IMPORTED if imported else _epochs(card, numbers.recipe, folder)
     # Of the stage that trains the pruned network's weights: fine-tuning, or that of a pruner that prunes in rounds.
     rate = next((rate for stage, rate in numbers.throughput.items() if stage not in ("pretrain", "scores")), None)
     return Line(
@@ -113,9 +120,10 @@ def of_card(card: Any, folder: Path = CHECKPOINTS) -> Line:
         shares=shares,
         shown={},
         origin=(epochs, measured, numbers.data_fingerprint),
-        note=f"{epochs}"
+        note=("epochs unknown" if imported else f"{epochs}")
         + (f", {rate:,.0f}/s on {numbers.device}" if rate else "")
-        + ("" if numbers.recipe.holdout else ", on all training images"),
+        + ("" if numbers.recipe.holdout else ", on all training images")
+        + (", perhaps trained on these images" if card.foreign else ""),
     )
 
 
@@ -198,7 +206,7 @@ def place(line: Line) -> tuple[object, ...]:
 
 
 def _kept(line: Line, control: Line | None, headings: Sequence[str], digits: int) -> str:
-    if line.pruner == DENSE:
+    if line.pruner in (DENSE, _IMPORTED):
         return ""
     if control is None:
         return "no dense control"

@@ -63,7 +63,9 @@ def adopt_ctrain(
     images: int | None = None,
     data_root: Path | None = None,
 ) -> None:
-    """Makes a checkpoint of a network that CTRAIN trained, measured on held-out training images.
+    """Makes a checkpoint of a network that CTRAIN trained, measured on the validation split.
+
+    These images may be among those that it was trained on, which its card says.
 
     Args:
         foreign: The file.
@@ -71,7 +73,7 @@ def adopt_ctrain(
         objective: What it was trained with; for its name.
         eps: Radius that it was trained for.
         seed: Number that tells it from others.
-        images: Measure on the first so many held-out images; None: all.
+        images: Measure on the first so many of these images; None: all.
         data_root: Folder that holds ``cifar-10-batches-py``; None: it is looked for.
 
     Raises:
@@ -95,8 +97,9 @@ def adopt_ctrain(
     from prunecert.models.checkpoint import save
     from prunecert.models.data import load
     from prunecert.models.evaluate import evaluate
+    from prunecert.models.holdout import FOREIGN_SPLIT
     from prunecert.models.masks import Masks
-    from prunecert.models.pipeline import FOREIGN_SPLIT, MEASURED
+    from prunecert.models.pipeline import MEASURED
 
     val = load("val", data_root, allow_sample=False)
     accuracy = evaluate(model, val, float(cell.eps), limit=images)

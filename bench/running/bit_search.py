@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.bench.planning.exports import Export, export_cell, rounded_export
+from prunecert.bench.planning.holdout import refuse_contaminated
 from prunecert.bench.planning.plan import is_correct, robustness_instance
 from prunecert.bench.schema.cell import parse_eps, show_bits
 from prunecert.bench.schema.pairs import PAIR_VERIFIER, proves
@@ -266,11 +267,7 @@ def choose_bits(request: BitRequest, tell: Callable[[str], None]) -> BitChoice:
     """
     check_verifier(request.verifier)
     export = export_cell(request.checkpoint, request.exports)
-    if export.saw_held_out:
-        raise UserError(
-            f"{request.checkpoint} is refused: it was trained on the held-out images, too, by which bits are chosen; "
-            "allowed is a checkpoint whose recipe holds them out (holdout: true)."
-        )
+    refuse_contaminated([(str(request.checkpoint), "val", export)], tell)
     data = load_split(source_of(export.card.get("data", {}).get("name", CIFAR10)), "val", request.data_root)
     if len(data) < request.images + request.check:
         raise UserError(

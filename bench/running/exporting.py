@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from prunecert.bench.planning import select
+from prunecert.bench.planning.holdout import refuse_contaminated
 from prunecert.bench.report import shapes
 from prunecert.bench.report.listing import show
 from prunecert.bench.schema.suite import Suite, load_suite
@@ -120,6 +121,8 @@ def export_suite(request: ExportRequest) -> None:
     keys: list[Key] = []
     written: set[Path] = set()
     exports = _exports(chosen, request, out / "onnx")
+    networks = zip(present, exports.items(), strict=True)
+    refuse_contaminated(((name, protocol.split, export) for (_, protocol), (name, export) in networks), print)
     calibration = _calibration_images(chosen.suite, request) if request.int8 else None
     for (cell, protocol), export in zip(present, exports.values(), strict=True):
         if not protocol.cascade:
@@ -167,7 +170,7 @@ def export_suite(request: ExportRequest) -> None:
 
 
 def _calibration_images(suite: Suite, request: ExportRequest) -> npt.NDArray[np.float32]:
-    """Returns images that were held out of the training set."""
+    """Returns images of the validation split."""
     from prunecert.models.datasets.source import load_split
     from prunecert.models.quantise import spread
 

@@ -32,7 +32,7 @@ from prunecert.bench.planning import select
 from prunecert.bench.running.cell_archives import work_files
 from prunecert.bench.running.pack_manifest import Manifest, PackCell, expected_card, write_manifest
 from prunecert.bench.running.pack_script import SUMS, script
-from prunecert.bench.running.training import by_value, first_images, is_done, plan, refuse
+from prunecert.bench.running.training import by_value, is_done, plan, refuse
 from prunecert.bench.running.training_cells import TrainingRequest
 from prunecert.bench.schema.suite import SUITES
 from prunecert.errors import UserError
@@ -164,6 +164,7 @@ def _fill(
     tell: Callable[[str], None],
 ) -> Manifest:
     """Writes everything but pieces and checksums."""
+    from prunecert.models.data import first_images
     from prunecert.models.datasets.packed import write_packed
     from prunecert.models.datasets.source import load_split
     from prunecert.models.pipeline import Pipeline
@@ -173,7 +174,16 @@ def _fill(
     train, val = (first_images(load_split(data, s, training.data_root), training.subset) for s in ("train", "val"))
     tell(f"Packing {len(train):,} training images and {len(val):,} held-out ones.")
     write_packed((train, val), pack / "data.packed")
-    pipeline = Pipeline(training.out, training.out / ".work", train, val, "cpu", lambda _: None, unfit=training.unfit)
+    pipeline = Pipeline(
+        training.out,
+        training.out / ".work",
+        train,
+        val,
+        "cpu",
+        lambda _: None,
+        unfit=training.unfit,
+        subset=training.subset,
+    )
     (pack / "code.tar.gz").write_bytes(code_archive())
     shipped = training.suite.path.resolve().parent == SUITES.resolve()
     if not shipped:

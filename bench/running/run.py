@@ -23,6 +23,7 @@ from prunecert.bench.planning import select
 from prunecert.bench.planning.card import card_cells, card_plans, read_card
 from prunecert.bench.planning.certificates import describe_certificates
 from prunecert.bench.planning.exports import Export
+from prunecert.bench.planning.holdout import refuse_contaminated
 from prunecert.bench.planning.own import prepare_own, split_own
 from prunecert.bench.planning.pairs import describe_pairs
 from prunecert.bench.report.conclude import Conclusion, conclude
@@ -180,11 +181,7 @@ def _prepare(
         tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}")
         for line in select.describe_missing(missing):
             tell(f"  {line}")
-    if not plans and not missing:
-        raise UserError(
-            "All cells are left out, since they were trained on the held-out images, too; allowed are a profile of "
-            "test images and cells that were not."
-        )
+    refuse_contaminated(((plan.name, plan.data.split, plan.export) for plan in plans), tell)
     if not plans:
         raise UserError(
             f"No cell of suite {suite.name!r} has a checkpoint in {describe_places(request.checkpoints)}; train "

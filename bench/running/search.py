@@ -32,7 +32,7 @@ from prunecert.bench.running.search_request import (
     recipe_key,
     survivors,
 )
-from prunecert.bench.running.training import first_images, is_done, prepare_torch
+from prunecert.bench.running.training import is_done, prepare_torch
 from prunecert.bench.running.training_progress import TrainingProgress
 from prunecert.bench.schema.search_space import apply
 from prunecert.bench.schema.suite import load_suite
@@ -80,8 +80,8 @@ class _Search:
 
         prepare_torch(request.device, request.threads)
         self.request, self.plans = request, plans
-        self.train = first_images(data.load("train", request.data_root, allow_sample=False), request.subset)
-        self.val = first_images(data.load("val", request.data_root, allow_sample=False), request.subset)
+        self.train = data.first_images(data.load("train", request.data_root, allow_sample=False), request.subset)
+        self.val = data.first_images(data.load("val", request.data_root, allow_sample=False), request.subset)
         self.unfit = "a trial of a recipe search" + (f" on {request.subset:,} images" if request.subset else "")
         self.measured: Measured = {}
         self.proofs: Proofs = {}

@@ -7,7 +7,6 @@ import re
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from prunecert.bench.schema.cell import Cell
     from prunecert.bench.schema.suite import Suite
     from prunecert.models.checkpoint import Card
-    from prunecert.models.data import Dataset
     from prunecert.models.pipeline import Job
     from prunecert.models.recipe import Recipe
 
@@ -103,13 +101,6 @@ def by_value(jobs: list[Job]) -> list[Job]:
         return networks.index(job.network), seeds.index(job.seed), rank
 
     return sorted(jobs, key=value)
-
-
-def first_images(data: Dataset, count: int | None) -> Dataset:
-    """Returns the first images of a split; all of them for None."""
-    if count is None:
-        return data
-    return replace(data, images=data.images[:count], labels=data.labels[:count], indices=data.indices[:count])
 
 
 def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:

@@ -20,7 +20,6 @@ from prunecert.bench.running.training import (
     Deadline,
     Throughput,
     by_value,
-    first_images,
     is_done,
     plan,
     prepare_torch,
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
     from prunecert.models.pipeline import Job
     from prunecert.models.reports import EpochReport
 
-#: Training images of CIFAR-10, without the held-out ones.
-_CIFAR10_IMAGES = 45_000
+#: Training images of CIFAR-10, without the held-out ones, and those.
+_CIFAR10_IMAGES = (45_000, 5_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,8 @@ class TrainingRequest:
         device: Torch device.
         threads: CPU threads; 0 for torch's number.
         deadline: When to stop.
-        subset: So many training and held-out images only; None: all.
+        subset: So many training and held-out images only, or so many of both together where a recipe holds none out;
+            None: all.
         force: Whether what has a checkpoint is trained again.
         dry_run: Whether it is only said what would be trained.
         trackers: Names of `TRACKERS` that are told.
@@ -106,7 +106,7 @@ def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -
         tell(f"The parent is {parent}.")
     if request.dry_run:
         rates = known_rates([request.out, ZOO])
-        for line in forecast(todo, _training_images(request), rates):
+        for line in forecast(todo, _epoch_images(request), rates):
             tell(f"  {line}")
     elif todo or unarchived:
         _Training(request, todo, tell).run(unarchived)
@@ -119,24 +119,31 @@ def _lacks_archive(request: TrainingRequest, job: Job) -> bool:
     return folder is not None and is_own and not archive_file(folder, job.name).exists()
 
 
-def _training_images(request: TrainingRequest) -> int:
-    """Returns how many images an epoch has; 0 where the data would have to be fetched to know."""
+def _epoch_images(request: TrainingRequest) -> Callable[[Job], int]:
+    """Returns how many images an epoch of a job has; 0 where the data would have to be fetched to know."""
     from prunecert.models.datasets.source import CIFAR10, load_split
 
     if request.suite.data.name == CIFAR10:
-        images = _CIFAR10_IMAGES
+        train, held_out = _CIFAR10_IMAGES
     else:
+        data = request.suite.data
         try:
-            images = len(load_split(request.suite.data, "train", request.data_root, download=False))
+            train, held_out = (len(load_split(data, s, request.data_root, download=False)) for s in ("train", "val"))
         except UserError:
-            return 0
-    return min(images, request.subset or images)
+            train = held_out = 0
+
+    def images(job: Job) -> int:
+        whole = train if job.recipe.holdout else train + held_out
+        return min(whole, request.subset or whole)
+
+    return images
 
 
 class _Training:
     """A training under way."""
 
     def __init__(self, request: TrainingRequest, todo: Sequence[Job], tell: Callable[[str], None]) -> None:
+        from prunecert.models.data import first_images
         from prunecert.models.datasets.source import load_split
         from prunecert.models.pipeline import Pipeline
 
@@ -157,6 +164,7 @@ class _Training:
             hear_step=self.progress.step,
             stop=request.deadline.late,
             unfit=request.unfit,
+            subset=request.subset,
         )
         self.archiver = None if request.archives is None else Archiver(request.archives, self.pipeline)
 
@@ -205,7 +213,7 @@ class _Training:
         self.progress.begin(number, job)
         if self.request.deadline.late():
             raise OutOfTimeError
-        card = None
+        card: Card | None = None
         self.trackers = [TRACKERS[name](job, self.work / "logs" / name) for name in self.request.trackers]
         try:
             with memory_errors(f"Training {job.name} on {self.request.device}"):
@@ -215,7 +223,7 @@ class _Training:
             self._draw(job)
             shares = {} if card is None else {k: v for k, v in card.accuracy.items() if k != "images"}
             for tracker in self.trackers:
-                tracker.end(shares)
+                tracker.end(shares, finished=card is not None)
         return card
 
     def _epoch(self, report: EpochReport) -> None:

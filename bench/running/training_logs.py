@@ -43,7 +43,7 @@ class Tracker:
         """
         raise NotImplementedError
 
-    def end(self, accuracy: Mapping[str, float]) -> None:
+    def end(self, accuracy: Mapping[str, float], *, finished: bool) -> None:
         """Notes what the finished network is worth, and closes the run; an unfinished one has no accuracy."""
         raise NotImplementedError
 
@@ -63,7 +63,7 @@ class TensorBoard(Tracker):
             self._writer.add_scalar(name, value, number)
         self._writer.flush()
 
-    def end(self, accuracy: Mapping[str, float]) -> None:
+    def end(self, accuracy: Mapping[str, float], *, finished: bool) -> None:
         """Closes the event file."""
         for name, value in accuracy.items():
             self._writer.add_scalar(f"final/{name}", value, 0)
@@ -87,7 +87,7 @@ class WeightsAndBiases(Tracker):
         """Notes an epoch."""
         self._run.log({**values, "epoch": number})
 
-    def end(self, accuracy: Mapping[str, float]) -> None:
+    def end(self, accuracy: Mapping[str, float], *, finished: bool) -> None:
         """Closes the run."""
         self._run.summary.update({f"final/{name}": value for name, value in accuracy.items()})
         self._run.finish()
@@ -111,10 +111,11 @@ class MLflow(Tracker):
         """Notes an epoch."""
         self._mlflow.log_metrics(dict(values), step=number)
 
-    def end(self, accuracy: Mapping[str, float]) -> None:
+    def end(self, accuracy: Mapping[str, float], *, finished: bool) -> None:
         """Closes the run."""
-        self._mlflow.log_metrics({f"final/{name}": value for name, value in accuracy.items()})
-        self._mlflow.end_run("FINISHED" if accuracy else "KILLED")
+        if accuracy:
+            self._mlflow.log_metrics({f"final/{name}": value for name, value in accuracy.items()})
+        self._mlflow.end_run("FINISHED" if finished else "KILLED")
 
 
 TRACKERS: Mapping[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": MLflow}

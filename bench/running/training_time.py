@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,18 +55,16 @@ def expected_seconds(job: Job, images: int, rates: Rates, *, pretrain: bool) -> 
     usual = statistics.median(stages.values())
     before = job.recipe.pretrain_epochs if pretrain or job.from_scratch else 0
     learning = job.recipe.prune_epochs if "scores" in stages and job.recipe.prune_epochs else 0
-    # A tenth of the images is held out of the others' training, and nothing of these recipes'.
-    images = images if job.recipe.holdout else round(images * 10 / 9)
     epochs = {"pretrain": before, "scores": learning, "finetune": job.epochs - learning}
     return sum(count * images / (stages.get(stage) or usual) for stage, count in epochs.items())
 
 
-def forecast(jobs: Sequence[Job], images: int, rates: Rates) -> list[str]:
+def forecast(jobs: Sequence[Job], images: Callable[[Job], int], rates: Rates) -> list[str]:
     """Returns a line a cell, with its epochs and what they will take, and one for all.
 
     Args:
         jobs: What is to be trained, in order.
-        images: Training images; 0 where it isn't known how many there are.
+        images: Returns how many images an epoch of a job has; 0 where it isn't known.
         rates: See `known_rates`.
     """
     lines: list[str] = []
@@ -76,7 +74,7 @@ def forecast(jobs: Sequence[Job], images: int, rates: Rates) -> list[str]:
         shared = str(job.pretraining())
         first = job.pretrains and shared not in pretrained
         pretrained.add(shared)
-        seconds = expected_seconds(job, images, rates, pretrain=first)
+        seconds = expected_seconds(job, images(job), rates, pretrain=first)
         total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
         before = job.recipe.pretrain_epochs if job.pretrains or job.from_scratch else 0
         epochs = f"{before} + {job.epochs} epochs"

@@ -318,6 +318,8 @@ def _comparable(row: Row) -> tuple[Any, ...]:
         row.entry["by"],
         row.larger.file if row.larger else data["images_sha256"],
         row.images,
+        # Trained on as many images.
+        str(((row.entry["training"] or {}).get("recipe") or {}).get("holdout", True)),
         tuple((stage["verifier"], stage["version"], stage["settings_hash"], stage["timeout"]) for stage in stages),
     )
 

@@ -39,7 +39,7 @@ class Hook(StrEnum):
     """What a pruner may need of a training loop.
 
     The loop itself lends steps, epochs, scores, regularisers, gradients and the evaluator, as the chart above has them.
-    Whose choices follow from feedback, of an epoch or by the evaluator, needs held-out images.
+    Whose choices follow from an epoch's feedback, or from the evaluator's, needs held-out images.
     The others, activation, teacher, features, curvature and surgery, are labels of what a method makes for itself of
     losses, data passes and other layers that it is free to use: they say why a loop without a radius refuses it, and
     nothing is lent by their names.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.models.checkpoint import load_card
+from prunecert.models.holdout import FOREIGN_SPLIT
 from prunecert.models.masks import Masks
 from prunecert.models.pipeline import UNMEASURED, Job, Pipeline
 from prunecert.models.recipe import Recipe
@@ -79,10 +81,32 @@ def test_without_a_holdout_all_images_are_trained_on_and_none_are_measured(tmp_p
     assert (card.accuracy, card.measured, card.saw_held_out) == ({}, UNMEASURED, True)
     assert card.told() == UNMEASURED
     assert all(row.held_out is None for row in whole.rows)
-    with pytest.raises(UserError, match="no images are held out; allowed is holdout: true"):
+    with pytest.raises(UserError, match="asks for feedback, and no images are held out; allowed is holdout: true"):
         whole.trainer(last).feedback(whole.initial(last), 0.01)
     other = held.run(usual)
     assert (other.accuracy["images"], other.saw_held_out) == (20, False)
     assert other.told().startswith("clean ")
     assert load_card(tmp_path / "whole" / f"{last.name}.json").recipe["holdout"] is False
     assert "holdout" not in other.recipe
+
+
+def test_a_subset_of_all_images_is_as_large_as_another(tmp_path: Path) -> None:
+    line = Pipeline(tmp_path, tmp_path, blobs(40), blobs(40, "val", 1), "cpu", lambda *_: None, subset=40)
+    usual, whole = job("dense", 1.0), job("dense", 1.0, holdout=False)
+    assert len(line.training_images(usual)) == len(line.training_images(whole)) == 40
+
+
+@pytest.mark.slow
+def test_what_descends_from_an_imported_network_says_so_in_every_generation(tmp_path: Path) -> None:
+    line = pipeline(tmp_path, images=40)
+    first = line.run(replace(job("dense", 1.0), name="first"))
+    card = tmp_path / "first.json"
+    card.write_text(json.dumps({**first.to_json(), "recipe": {"imported": "00"}}))
+    parent = "first"
+    for name in ("second", "third"):
+        child = line.run(replace(job("dense", 1.0, parent=parent), name=name))
+        assert child.measured.startswith(FOREIGN_SPLIT)
+        assert child.foreign
+        parent = name
+    whole = line.run(replace(job("dense", 1.0, parent="third", holdout=False), name="whole"))
+    assert whole.measured == UNMEASURED

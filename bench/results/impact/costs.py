@@ -75,7 +75,7 @@ def trained(cell: Mapping[str, Any], training: Mapping[str, Any], shared_seconds
     shared = 0 if scratch or recipe.get("parent") else before
     kind = *(str(cell[key]) for key in ("network", "objective", "eps", "seed")), str(training["data_fingerprint"])
     return Trained(
-        (*kind, str(before)),
+        (*kind, str(before), str(recipe.get("holdout", True))),
         str(cell["pruner"]),
         float(training["train_seconds"]),
         learning + tuning + (before if scratch else 0),

@@ -51,6 +51,9 @@ def test_gradients_are_not_measured_on_images_that_were_trained_on() -> None:
     whole = replace(cards[0], recipe={**cards[0].recipe, "holdout": False})
     with pytest.raises(UserError, match=rf"no pruned .* held-out images tell; trained on them, too: {NAME}\."):
         list(gradients([whole, cards[1]], ZOO, None))
+    control = replace(cards[1], recipe={**cards[1].recipe, "holdout": False})
+    with pytest.raises(UserError, match=rf"held-out images tell; trained on them, too: {control.name}\."):
+        list(gradients([cards[0], control], ZOO, None))
 
 
 def test_cards_are_chosen_by_name_and_compression_with_all_dense_ones() -> None:

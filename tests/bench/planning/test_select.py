@@ -3,18 +3,16 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from prunecert.bench.planning import select
-from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.planning.stages import Installed
 from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.schema.cell import Cell
-from prunecert.bench.schema.suite import Suite, load_suite
+from prunecert.bench.schema.suite import load_suite
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
@@ -22,7 +20,6 @@ from prunecert.hashing import sha256_file
 from prunecert.models import checkpoint_folders
 from prunecert.models.checkpoint import load_model, save
 from tests.bench.conftest import CELLS, SUITE, Zoo
-from tests.models.conftest import blobs
 
 
 def test_what_leaves_the_pixels_range_gets_networks_for_all_inputs(tmp_path: Path) -> None:
@@ -88,30 +85,6 @@ def test_checkpoints_of_one_radius_are_found_for_all_at_which_they_are_verified(
     assert len(present) == 6
     assert [cell.name for cell in missing] == ["cnn-small_ibp_eps2_lwm_x20_s0"]
     assert missing[0].command.endswith(f" --out {zoo.checkpoints} --cells cnn-small_ibp_eps2_lwm_x20_s0")
-
-
-def test_what_was_trained_on_the_held_out_images_is_left_out_on_them(
-    tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    suite = load_suite(str(zoo.suite))
-    real = select.export_of
-
-    def export_of(suite: Suite, cell: Cell, *rest: Any) -> Export:
-        export = real(suite, cell, *rest)
-        recipe = {"holdout": False} if cell.name == CELLS[0] else {}
-        return replace(export, card={**export.card, "recipe": recipe})
-
-    monkeypatch.setattr(select, "export_of", export_of)
-    installed, _ = select.check_installed(suite.cells, "cpu", True)
-    for split, names in (("val", [CELLS[1]]), ("test", [CELLS[0], CELLS[1]])):
-        cells = tuple((cell, replace(protocol, split=split)) for cell, protocol in suite.cells)
-        lines: list[str] = []
-        data = {split: blobs(20, split)}
-        plans, missing = select.prepare(suite, cells, installed, data, zoo.checkpoints, tmp_path, lines.append)
-        assert [plan.name for plan in plans] == names
-        assert len(missing) == 1
-        left = [line for line in lines if "is left out: it was trained on the held-out images, too" in line]
-        assert [line.split()[0] for line in left] == ([CELLS[0]] if split == "val" else [])
 
 
 def test_bits_of_another_number_of_layers_are_refused_where_they_stand(tmp_path: Path, zoo: Zoo) -> None:

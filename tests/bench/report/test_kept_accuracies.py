@@ -107,6 +107,16 @@ def test_what_was_trained_on_the_held_out_images_has_no_accuracies_on_them() -> 
         of_card(replace(pruned, accuracy={}))
 
 
+def test_an_imported_network_is_shown_and_is_nobodys_control() -> None:
+    dense, pruned = (load_card(ZOO / f"cnn-small_ibp_eps2_{name}_s0") for name in ("dense_x1", "lwm_x10"))
+    foreign = replace(dense, name="cnn-small_ibp_eps2_imported_s0", recipe={"imported": "00"})
+    text = markdown([of_card(dense), of_card(pruned), of_card(foreign)], CARD_KEPT, "epochs", 1)
+    (own, other, third) = cells(text)
+    assert (own[1], other[1], third[1]) == ("dense", "imported", "lwm")
+    assert (other[-2], other[-1]) == ("", "epochs unknown, perhaps trained on these images")
+    assert third[-2].count("/") == 2
+
+
 def test_verified_networks_have_intervals_and_undecided_images() -> None:
     pruned = cell(pruner="lwm", compression=10.0, verified=share(74), clean=share(100))
     data = pruned, cell(), cell(pruner="lwm", compression=20.0, finished=False)

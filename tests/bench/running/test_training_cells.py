@@ -124,7 +124,8 @@ def test_history_figure_and_trackers_tell_of_every_epoch(
         def epoch(self, number: int, values: dict[str, float]) -> None:
             calls.append((number, values["loss"]))
 
-        def end(self, accuracy: dict[str, float]) -> None:
+        def end(self, accuracy: dict[str, float], *, finished: bool) -> None:
+            assert finished == bool(accuracy)
             calls.append(("end", sorted(accuracy)))
 
     monkeypatch.setattr(training_cells, "TRACKERS", {"noting": Tracker})
@@ -156,7 +157,7 @@ def test_history_figure_and_trackers_tell_of_every_epoch(
 def test_a_training_that_is_stopped_leaves_its_history_and_ends_its_trackers(
     request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ends: list[dict[str, float]] = []
+    ends: list[tuple[dict[str, float], bool]] = []
     epochs: list[int] = []
 
     def stop(number: int, _: object) -> None:
@@ -164,11 +165,11 @@ def test_a_training_that_is_stopped_leaves_its_history_and_ends_its_trackers(
         if number == 3:
             raise KeyboardInterrupt
 
-    tracker = SimpleNamespace(epoch=stop, end=ends.append)
+    tracker = SimpleNamespace(epoch=stop, end=lambda accuracy, *, finished: ends.append((accuracy, finished)))
     monkeypatch.setattr(training_cells, "TRACKERS", {"stopping": lambda *_: tracker})
     with pytest.raises(KeyboardInterrupt):
         train_cells(request_of(trackers=("stopping",)), lambda _: None)
-    assert ends == [{}]
+    assert ends == [({}, False)]
     path = tmp_path / "zoo" / f"{CELL}.history.jsonl"
     assert [(row.stage, row.epoch) for row in read_history(path)][-1] == ("finetune", 1)
     assert path.with_suffix(".svg").exists()

@@ -86,7 +86,7 @@ def test_weights_and_biases_goes_on_in_the_same_run(job: Job, tmp_path: Path, mo
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=calls.noting("init", run)))
     tracker = TRACKERS["wandb"](job, tmp_path / "logs")
     tracker.epoch(7, VALUES)
-    tracker.end({"clean": 0.5})
+    tracker.end({"clean": 0.5}, finished=True)
     assert calls[0][-1]["id"] == calls[0][-1]["name"] == job.name
     assert calls[0][-1]["resume"] == "allow"
     assert calls[0][-1]["config"]["eps"] == "2/255"
@@ -103,10 +103,14 @@ def test_mlflow_writes_beside_the_checkpoints_unless_told_otherwise(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracker = TRACKERS["mlflow"](job, tmp_path / "logs")
     tracker.epoch(7, VALUES)
-    tracker.end({})
+    tracker.end({}, finished=False)
     assert calls[0] == ("set_tracking_uri", f"sqlite:///{tmp_path / 'logs' / 'mlflow.db'}", {})
     assert ("log_metrics", VALUES, {"step": 7}) in calls
     assert calls[-1] == ("end_run", "KILLED", {})
+    # What no images were held out of is finished without accuracies.
+    tracker.end({}, finished=True)
+    assert calls[-1] == ("end_run", "FINISHED", {})
+    assert not any(call[:2] == ("log_metrics", {}) for call in calls)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     calls.clear()
     TRACKERS["mlflow"](job, tmp_path / "logs")
@@ -125,7 +129,7 @@ def test_tensorboard_has_a_folder_a_cell(job: Job, tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     tracker = TRACKERS["tensorboard"](job, tmp_path)
     tracker.epoch(7, VALUES)
-    tracker.end({"clean": 0.5})
+    tracker.end({"clean": 0.5}, finished=True)
     assert calls[0] == ("folder", str(tmp_path / job.name))
     assert ("add_scalar", "held_out/clean", 0.5, 7, {}) in calls
     assert calls[-2:] == [("add_scalar", "final/clean", 0.5, 0, {}), ("close", {})]
@@ -140,7 +144,7 @@ def test_tensorboard_itself_reads_what_it_is_told(job: Job, tmp_path: Path) -> N
 
     tracker = TRACKERS["tensorboard"](job, tmp_path)
     tracker.epoch(7, VALUES)
-    tracker.end({"clean": 0.5})
+    tracker.end({"clean": 0.5}, finished=True)
     events = EventAccumulator(str(tmp_path / job.name))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(7, 1.5)]

@@ -16,6 +16,10 @@ from tests.bench.trainkit import SUITE, jobs
 RATES = {("cnn-small", "natural"): {"pretrain": 100.0, "finetune": 50.0}}
 
 
+def _thousand(job: Job) -> int:
+    return 1000
+
+
 @pytest.fixture
 def chosen(tmp_path: Path) -> list[Job]:
     file = tmp_path / "tiny.yaml"
@@ -38,25 +42,23 @@ def test_a_cell_takes_its_epochs_at_the_rate_of_their_stage(chosen: list[Job]) -
     assert expected_seconds(grow, 1000, RATES, pretrain=False) == 2 * 10 + 2 * 20, "it begins at initial weights"
     assert expected_seconds(dense, 0, RATES, pretrain=True) is None
     assert expected_seconds(replace(dense, objective="ibp"), 1000, RATES, pretrain=True) is None
-    whole = replace(dense, recipe=replace(dense.recipe, holdout=False))
-    assert expected_seconds(whole, 900, RATES, pretrain=True) == 2 * 10 + 2 * 20
     scored = {("cnn-small", "natural"): {"scores": 1000.0, "finetune": 50.0}}
     assert expected_seconds(lwm, 1000, scored, pretrain=False) == 1 * 1 + 1 * 20
 
 
 def test_a_forecast_has_a_line_a_cell_and_one_for_all(chosen: list[Job]) -> None:
     lwm_job = chosen[1]
-    dense, lwm, grow = forecast(chosen, 1000, RATES)[:-1]
+    dense, lwm, grow = forecast(chosen, _thousand, RATES)[:-1]
     assert dense.endswith("dense_x1_s0: 2 + 2 epochs, about 60 s")
     assert lwm.endswith("2 + 2 epochs, about 40 s, pre-training shared with a cell above")
     assert grow.endswith("2 + 2 epochs, about 60 s")
     begun = replace(lwm_job, recipe=replace(lwm_job.recipe, parent="other"))
-    assert forecast([begun], 1000, RATES)[0].endswith("0 + 2 epochs, about 40 s"), "a parent needs no pre-training"
-    assert forecast(chosen, 1000, RATES)[-1].startswith("All: about 3 min, by the throughput")
-    assert forecast([replace(chosen[0], network="vgg16")], 1000, RATES) == [
+    assert forecast([begun], _thousand, RATES)[0].endswith("0 + 2 epochs, about 40 s"), "a parent needs no pre-training"
+    assert forecast(chosen, _thousand, RATES)[-1].startswith("All: about 3 min, by the throughput")
+    assert forecast([replace(chosen[0], network="vgg16")], _thousand, RATES) == [
         f"{chosen[0].name}: 2 + 2 epochs, no checkpoint of its kind says how long"
     ]
-    mixed = forecast([chosen[0], replace(chosen[1], network="vgg16")], 1000, RATES)
+    mixed = forecast([chosen[0], replace(chosen[1], network="vgg16")], _thousand, RATES)
     assert "All: about 60 s, without 1 of which nothing is known" in mixed[-1]
 
 

@@ -57,6 +57,16 @@ def test_a_parent_s_training_counts_in_full_and_without_it_nobody_knows() -> Non
     assert trained({**cell, "pruner": "drop-grow"}, training).parent == ""
 
 
+def test_pre_training_on_other_images_is_another_one() -> None:
+    cell = {"network": "n", "objective": "o", "eps": "1", "seed": 0, "pruner": "dense"}
+    recipe = {"pretrain_epochs": 20, "finetune_epochs": 10}
+    usual, whole = (
+        trained(cell, {"recipe": {**recipe, **key}, "train_seconds": seconds, "data_fingerprint": "f"}, shared)
+        for key, seconds, shared in (({}, 50.0, 450.0), ({"holdout": False}, 55.0, 500.0))
+    )
+    assert train_seconds({"usual": usual, "whole": whole}) == {"usual": (500.0, False), "whole": (555.0, False)}
+
+
 def test_a_recipe_that_anybody_sent_breaks_nothing() -> None:
     cell = {"network": "n", "objective": "o", "eps": "1", "seed": 0, "pruner": "lwm"}
     recipe = {"pretrain_epochs": "many", "prune_epochs": True, "finetune_epochs": -3}
