@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
 _RESERVE_S = 0.05
-#: Leaves of the searches that are kept for the certificate of one property, one search for each box. Of what has more,
-#: the latest search is kept alone.
-_KEPT = 50_000
+#: Leaves of the searches that are kept for the certificate of one property, one search for each box, and the memory
+#: that these take, as a part of a search's. Of what has more, the latest search is kept alone.
+_KEPT, _KEPT_MEMORY = 50_000, 1 / 6
 
 
 def verdict_of(out: Outcome, instance: Instance, detail: str = "") -> Verdict:
@@ -142,8 +142,12 @@ class SparseSearch(SparseVerifier):
         if self._quantised is not None:
             return self._solve_quantised(self._quantised, instance, limits, deadline)
         earlier = self._find(instance)
-        leaves = sum(run.outcome.certified for run in self._proving.values())
-        if instance.vnnlib is None or instance.vnnlib != self._property or leaves > _KEPT:
+        searches = self._proving.values()
+        full = (
+            sum(run.outcome.certified for run in searches) > _KEPT
+            or sum(run.megabytes for run in searches) > _KEPT_MEMORY * limits.memory_mb
+        )
+        if instance.vnnlib is None or instance.vnnlib != self._property or full:
             self._proving = {}
         self._property = instance.vnnlib
         run = self._make_search(

@@ -6,6 +6,7 @@ memory until another image's search is blamed for them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import tempfile
@@ -23,6 +24,10 @@ from prunecert.hashing import sha256_file
 from prunecert.onnx.merge import merge
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verifier
+from prunecert.verifiers.sparse.bab.quadratic.attempt import SecondOrder
+from prunecert.verifiers.sparse.onnx.reader import read_network
+from prunecert.verifiers.sparse.threads import together
+from tests.soundness.networks import fully_connected
 from tests.soundness.pairs import questions as pair_questions
 from tests.soundness.test_quantised import fixed
 from tests.verifiers import onnxnets
@@ -135,6 +140,59 @@ def test_no_tree_leaves_a_circle(kind: str, seed: int, limits: dict[str, Any], s
             assert out.status is Status.UNSAT
             assert out.domains > 8
         del run, out
+    assert leftovers == []
+
+
+@pytest.mark.slow
+def test_a_tree_that_waits_for_its_turn_when_the_time_is_over_leaves_no_circle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Second-order trees are largest where a search isn't over at its limit."""
+    rng = np.random.default_rng(1)
+    net = fully_connected("net", rng, [20, 60, 60, 3]).balance(rng)
+    read = read_network(net.save(tmp_path / "net.onnx"))
+    low, high = np.full(net.inputs, 0.3), np.full(net.inputs, 0.7)
+    values = read.evaluate(np.float32(rng.uniform(low, high, (4000, net.inputs))))
+    row = rng.normal(size=(1, 3))
+    scores = values @ row.T
+    # As far below all that was scores as that is wide, and above what bounds tell in a second.
+    spec = OutputSpec(((row, np.array([2 * scores.min() - scores.max()])),))
+    waiting: list[int] = []
+    clear = SecondOrder.clear
+
+    def note(self: SecondOrder) -> None:
+        waiting.append(len(self._trees or ()))
+        clear(self)
+
+    monkeypatch.setattr(SecondOrder, "clear", note)
+    # On a busy machine a tree is planted later, and after some seconds it has ended.
+    for seconds in (0.4, 0.6, 0.9, 1.4, 2.0, 3.0):
+        with circles() as leftovers:
+            run, out = search(read, low, high, spec, seconds, split="relu", tighten_after=8, second_order=True)
+            assert run.branched is None or not run.branched.second_order._trees
+            del run, out
+        assert leftovers == []
+        if any(waiting):
+            return
+    pytest.fail("no tree was waiting at the end of any search")
+
+
+def test_what_a_thread_raises_leaves_no_circle() -> None:
+    class Large:
+        """Held by the frame that the exception holds."""
+
+    Large.__module__ = "prunecert.some"
+
+    def fail() -> None:
+        raise MemoryError
+
+    def work() -> None:
+        large = Large()
+        together(2, [fail, lambda: None])
+        del large
+
+    with circles() as leftovers, contextlib.suppress(MemoryError):
+        work()
     assert leftovers == []
 
 

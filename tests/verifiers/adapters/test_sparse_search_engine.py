@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,18 @@ class Searcher(SparseSearch):
     kind = Kind.COMPLETE
     #: What the search says, and what `_keep` says.
     outcome, said = Outcome(), ""
+    #: What a search that is kept takes.
+    megabytes = 0.0
 
     def __init__(self) -> None:
         super().__init__()
         self._engine, self._checker, self._names = "engine", "checker", None  # type: ignore[assignment]
-        self._make_limits, self._make_search = dict, self._search  # type: ignore[assignment]
+        self._make_limits, self._make_search = SimpleNamespace, self._search  # type: ignore[assignment]
         self.calls: list[tuple[Any, ...]] = []
         self._proving = {}
 
     def _limits(self) -> dict[str, Any]:
-        return {"steps": 7}
+        return {"steps": 7, "memory_mb": 60.0}
 
     def _find(self, instance: Instance) -> Any:
         return f"earlier of {instance.name}"
@@ -49,9 +52,12 @@ class Searcher(SparseSearch):
 
     def _search(self, *arguments: Any, **_: Any) -> Any:
         self.calls.append(arguments)
-        outcome = self.outcome
+        outcome, size = self.outcome, self.megabytes
 
         class Run:
+            def __init__(self) -> None:
+                self.outcome, self.megabytes = outcome, size
+
             def run(self) -> Outcome:
                 return outcome
 
@@ -73,7 +79,7 @@ def test_a_search_gets_the_question_and_its_limits(question: Instance) -> None:
     assert lower is question.lower
     assert upper is question.upper
     assert spec is question.spec
-    assert limits == {"steps": 7}
+    assert limits == SimpleNamespace(steps=7, memory_mb=60.0)
     assert earlier == "earlier of image 0"
     assert allowance == (0.25,) * 9
     # A little is kept back for the end of the last step.
@@ -120,6 +126,21 @@ def test_what_it_answers_is_handed_on(question: Instance) -> None:
     assert (verdict.times.bound_s, verdict.times.search_s) == (0.5, 0.25)
 
 
+@pytest.mark.parametrize(("megabytes", "leaves", "kept"), [(0.0, 1, 5), (4.0, 1, 2), (11.0, 1, 1), (0.0, 30_000, 1)])
+def test_of_a_propertys_boxes_no_more_searches_are_kept_than_there_is_room_for(
+    question: Instance, tmp_path: Path, megabytes: float, leaves: int, kept: int
+) -> None:
+    """A sixth of a search's memory, here 10 MiB, or 50,000 leaves; the latest search is kept whatever it takes."""
+    subject = Searcher()
+    subject.megabytes, subject.outcome = megabytes, Outcome(Status.UNSAT, bounds=(1.0,), certified=leaves)
+    for number in range(5):
+        box = replace(question, lower=question.lower + number * np.float32(1e-3), vnnlib=tmp_path / "many.vnnlib")
+        subject.solve([box])
+    assert len(subject._proving) == kept
+    subject.solve([replace(question, vnnlib=tmp_path / "other.vnnlib")])
+    assert len(subject._proving) == 1
+
+
 @pytest.mark.parametrize("bound", [-np.inf, np.inf, np.nan])
 def test_bounds_that_are_no_numbers_are_none(bound: float, question: Instance) -> None:
     subject = Searcher()
@@ -142,7 +163,7 @@ def test_instances_are_answered_one_by_one_and_balls_by_a_search_of_their_own(qu
     verdicts = subject.solve([question, ball, question])
     assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN, Status.UNSAT, Status.UNKNOWN]
     assert len(subject.calls) == 2
-    assert questions == [(ball, {"steps": 7})]
+    assert questions == [(ball, SimpleNamespace(steps=7, memory_mb=60.0))]
 
 
 def test_the_network_that_is_loaded_is_the_one_that_is_searched(tmp_path: Path) -> None:
@@ -163,7 +184,7 @@ def test_what_rounding_to_integers_leaves_open_is_not_laid_to_float32(tmp_path: 
     onnx.save(fixed(network("dense", 3)), path)
     subject = Searcher()
     subject.load(path)
-    subject._make_limits, subject._make_search = dict, subject._search  # type: ignore[assignment]
+    subject._make_limits, subject._make_search = SimpleNamespace, subject._search  # type: ignore[assignment]
     subject.outcome = Outcome(detail="2 subdomains lie within rounding of the threshold", stuck=2)
     lower = np.full((1, 4), 0.25, dtype=np.float32)
     wide = Instance(path, sha256_file(path), lower, lower + 0.5, OutputSpec.robustness(0, 3), 9.0, "q", 0, 3)

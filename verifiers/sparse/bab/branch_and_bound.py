@@ -69,19 +69,22 @@ class BranchAndBound:
         #: The subdomains that are proved, with their dual variables.
         self.leaves: list[Batch] = []
         #: Whether there are more of these than there is room for, so that none is kept.
-        self.forgotten = False
-        self._kept_mb = 0.0
+        self.forgotten, self._kept_mb = False, 0.0
         #: How hidden bounds were improved, if they were.
         self.tightened: list[Tightened] = []
         self.pool = Pool()
         self._pending: list[Batch] = []
         #: Disjuncts of subdomains that nothing decides.
         self._stuck: list[int] = []
-        self._tightened = False
+        self._tightened, self._margin = False, 1e-6
         self.second_order = SecondOrder(task, standing, root)
-        self._margin = 1e-6
         #: Whether the earlier tree, as it is, was the proof.
         self._same = False
+
+    @property
+    def megabytes(self) -> float:
+        """What its leaves take, and what is left of the network, if that was needed."""
+        return sum(part.megabytes for part in (*self.leaves, self._composed) if part is not None)
 
     @property
     def composed(self) -> Composed:
@@ -218,9 +221,8 @@ class BranchAndBound:
     def _descend(self, planted: Planted, most: int) -> Batch | None:
         """Returns a tree's topmost proved entries, and the leaves that are not; None if it takes too many entries."""
         batch = transplant.subdomains(planted, self._root.disjuncts)
-        ascend = functools.partial(
-            self.composed.dual.optimise, steps=self._limits.steps, target=self._margin, deadline=self._task.deadline
-        )
+        steps, deadline = self._limits.steps, self._task.deadline
+        ascend = functools.partial(self.composed.dual.optimise, steps=steps, target=self._margin, deadline=deadline)
         frontier = transplant.topmost(self.composed.dual, planted, batch, self._margin, ascend, most)
         if frontier is None:
             return None
@@ -242,7 +244,6 @@ class BranchAndBound:
 
     def _end(self) -> bool:
         out = self._outcome
-        self.second_order.clear()
         if self._stuck:
             out.status, out.stuck = Status.UNKNOWN, len(self._stuck)
             out.detail = f"{out.stuck} subdomains with every ReLU fixed lie within rounding of the threshold"
@@ -387,9 +388,8 @@ class BranchAndBound:
             look = self.composed.dual.look(parents)
             if self._limits.attack_steps and (out.rounds <= 4 or out.rounds % 4 == 0):
                 worst = np.argsort(parents.bound)[:16]
-                if self._standing.won(
-                    self.composed.hunt.descend(look.t[worst], parents.disjunct[worst], _STEPS), "bab"
-                ):
+                points = self.composed.hunt.descend(look.t[worst], parents.disjunct[worst], _STEPS)
+                if self._standing.won(points, "bab"):
                     return
             self._accept(self._below(parents, look) if share else self._split(parents, look))
             if sum(len(part) for part in self._pending) >= TOGETHER or not len(self.pool):

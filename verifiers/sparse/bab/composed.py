@@ -24,6 +24,11 @@ class Composed:
     dual: Dual
     hunt: ReducedHunt
 
+    @property
+    def megabytes(self) -> float:
+        """What it takes."""
+        return self.net.megabytes + self.dual.megabytes
+
 
 def compose(task: Task, root: Root, composition: Composition | None = None) -> Composed:
     """Composes what is stable away.

@@ -171,6 +171,12 @@ class Dual:
         return self._problem
 
     @property
+    def megabytes(self) -> float:
+        """What it has beside the network."""
+        arrays = (value for value in self._problem if isinstance(value, np.ndarray))
+        return (self._work.nbytes + sum(array.nbytes for array in arrays)) / 2**20
+
+    @property
     def slope(self) -> Float32Array:
         """Slopes of the chords of the unstable neurons, [U]."""
         return self._problem.slope

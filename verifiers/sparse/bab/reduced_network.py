@@ -91,6 +91,11 @@ class Reduced:
         """U."""
         return len(self.nodes)
 
+    @property
+    def megabytes(self) -> float:
+        """What its matrices take."""
+        return (self.M.nbytes + self.N.nbytes) / 2**20
+
     def point(self, t: npt.ArrayLike) -> Float64Array:
         """Maps [..., P] in [-1, 1] to inputs [..., inputs]."""
         t = np.asarray(t, dtype=np.float64)

@@ -103,6 +103,14 @@ class Search:
         return [] if self.branched is None else self.branched.leaves
 
     @property
+    def megabytes(self) -> float:
+        """What is kept of an answered question takes, for its certificate."""
+        bab = self.branched
+        if bab is None:
+            return 0.0
+        return bab.megabytes + sum(proof.tree.megabytes for proof in bab.second_order.proofs.values())
+
+    @property
     def by_inputs(self) -> bool:
         """Whether the answer is that of input splits, of which no tree is kept."""
         return self._by_inputs
@@ -232,11 +240,15 @@ class Search:
             TimeoutError: The task's deadline passed before the first split.
         """
         out = self.outcome
-        self._bab = BranchAndBound(task, self._standing, root)
+        bab = self._bab = BranchAndBound(task, self._standing, root)
         entries = 0 if self.earlier is None else self.earlier.entries
-        if self._bab.start(again=entries > _LARGE * task.limits.tighten_after > 0):
-            out.bound_s = out.bound_s or time.monotonic() - begin
-            self._bab.branch()
+        try:
+            if bab.start(again=entries > _LARGE * task.limits.tighten_after > 0):
+                out.bound_s = out.bound_s or time.monotonic() - begin
+                bab.branch()
+        finally:
+            # However it ended: another turn is to have this one's memory.
+            bab.second_order.clear()
 
     def _split(self, root: Root, inputs: InputSplits) -> None:
         """Splits inputs and ReLUs in turns; at last what the estimate is for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,6 +138,8 @@ class SecondOrder:
     ) -> dict[int, _Planted]:
         """Returns trees of disjuncts, by these, none of which has grown; fewer where the time is over."""
         task, trees = self._task, {}
+        # Not a method of this object, which has the trees: they would lie in a circle.
+        attack = functools.partial(_attacked, task, self._standing, self._root)
         for disjunct in disjuncts:
             if time.monotonic() > task.deadline:
                 break
@@ -144,7 +147,7 @@ class SecondOrder:
             subject = subject_of(task.checker, self._root, composed, prover, whole)
             worth = _WORTH * min(float(whole.bound[0]), 0.0)
             room_mb = task.limits.memory_mb / len(disjuncts)
-            tree = QuadraticTree(subject, task.deadline, _MOST[improved], worth, room_mb, self._attacked)
+            tree = QuadraticTree(subject, task.deadline, _MOST[improved], worth, room_mb, attack)
             trees[disjunct] = _Planted(tree, subject, whole, improved)
         return trees
 
@@ -185,15 +188,16 @@ class SecondOrder:
             improved=planted.improved,
         )
 
-    def _attacked(self, w: Float64Array) -> bool:
-        """Tries the input at a w; returns whether it is a counterexample."""
-        if not self._task.limits.attack_steps or not np.isfinite(w).all():
-            return False
-        low, high = self._root.bounds.lower[0], self._root.bounds.upper[0]
-        varying = np.flatnonzero(low < high)
-        x = 0.5 * low + 0.5 * high
-        x[varying] += 0.5 * (high - low)[varying] * np.clip(w[: len(varying)], -1.0, 1.0)
-        return self._standing.won(self._task.hunt.confirm(x[None]), "bab")
+
+def _attacked(task: Task, standing: Standing, root: Root, w: Float64Array) -> bool:
+    """Tries the input at a w; returns whether it is a counterexample."""
+    if not task.limits.attack_steps or not np.isfinite(w).all():
+        return False
+    low, high = root.bounds.lower[0], root.bounds.upper[0]
+    varying = np.flatnonzero(low < high)
+    x = 0.5 * low + 0.5 * high
+    x[varying] += 0.5 * (high - low)[varying] * np.clip(w[: len(varying)], -1.0, 1.0)
+    return standing.won(task.hunt.confirm(x[None]), "bab")
 
 
 def subject_of(checker: Checker, root: Root, composed: Composed, prover: Prover, whole: Batch) -> Subject:

@@ -75,6 +75,11 @@ class KeptTree:
     _parts: int = 1
     _taken_mb: float = 0.0
 
+    @property
+    def megabytes(self) -> float:
+        """What its leaves take."""
+        return 0.0 if self.forgotten else self._taken_mb
+
     def split(self, part: int, place: int) -> tuple[int, int]:
         """Splits a part at a neuron, and returns the numbers of the active part and of the inactive one."""
         active, inactive = self._parts, self._parts + 1
