@@ -226,8 +226,10 @@ SHIPPED = sorted(ZOO.glob("*.safetensors"))
 #: to these methods than they are.
 COLLAPSED = {
     "cnn-small_ibp_eps2_boosting_x100_s0",
+    "cnn-small_ibp_eps2_boosting_x100_s1",
     "cnn-small_ibp_eps2_lwm-uniform_x100_s0",
     "cnn-small_ibp_eps2_mad_x100_s0",
+    "cnn-small_ibp_eps2_mad_x100_s1",
 }
 
 
