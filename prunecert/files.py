@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import platform
 import secrets
 import stat
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -135,3 +137,18 @@ def write_bytes(path: Path, data: bytes) -> Path:
 def write_text(path: Path, text: str) -> Path:
     """Writes a text file in UTF-8 whole or not at all, and returns its path; see `write_bytes`."""
     return write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def unpack_tar(data: bytes, folder: Path) -> None:
+    """Unpacks an archive that a program of this machine made, such as ``git archive``, into a folder.
+
+    Where Python can it keeps links and names that lead out of the folder from being followed (from 3.11.4 on; the
+    first releases of 3.11, which some systems ship, can't).
+
+    Args:
+        data: The archive, not compressed.
+        folder: Where its files go.
+    """
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)  # noqa: S202 (its filter is set, where there is one)

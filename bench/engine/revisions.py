@@ -19,11 +19,9 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +31,7 @@ from prunecert.bench.engine.answers import TimedAnswer, contradictions, ratios, 
 from prunecert.bench.engine.complete import OURS, BenchmarkRequest, open_images
 from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.files import unpack_tar
 from prunecert.page_help import PageHelp
 from prunecert.printable import shortened
 from prunecert.verifiers.adapters.other_interpreter import OtherInterpreter
@@ -99,8 +98,7 @@ def find_tree(text: str, trees: Path) -> Tree:
     folder = trees / commit
     if not (folder / "prunecert" / "__init__.py").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=BytesIO(_git(ROOT, "archive", "--format=tar", commit))) as archive:
-            archive.extractall(folder, filter="data")
+        unpack_tar(_git(ROOT, "archive", "--format=tar", commit), folder)
         if not (folder / "prunecert" / "__init__.py").is_file():
             raise UserError(f"Revision {commit} is refused: it has no package prunecert, which came later.")
     return Tree(folder.resolve(), commit)

@@ -18,13 +18,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import io
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,12 +169,14 @@ def work_on(job: Mapping[str, Any]) -> None:
 @contextmanager
 def unpacked(revision: str) -> Iterator[Path]:
     """Yields a folder with the files of a git revision of this checkout."""
+    # Not above: this module also runs in trees that lack it.
+    from prunecert.files import unpack_tar
+
     # Training needs no checkpoints, which are nearly all of it.
     command = ["git", "archive", revision, "--", ".", ":(exclude)models/checkpoints", ":(exclude)results"]
     data = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(folder, filter="data")
+        unpack_tar(data, Path(folder))
         yield Path(folder)
 
 
