@@ -66,8 +66,10 @@ def prepare_own(
         card: dict[str, Any] = {"network": cell.network, "objective": cell.objective, "source": cell.source.target}
         if cell.source.kind == "checkpoint":
             # What says whether the held-out images tell of it.
-            origin = export_cell(cell.source.path, folder).card
-            card |= {key: origin[key] for key in ("recipe", "measured") if key in origin}
+            from prunecert.models.checkpoint import load_card
+
+            origin = load_card(cell.source.path)
+            card |= {"recipe": origin.recipe, "measured": origin.measured}
         export = Export(path, identity(path), 1 - kept / whole, compression, "", card)
         try:
             exports[cell.name] = compact_export(export, folder, compact_mode(protocol))

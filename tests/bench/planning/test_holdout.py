@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from prunecert.bench import export, run
+from prunecert.bench.planning import select
 from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.holdout import refuse_contaminated
 from prunecert.errors import UserError
@@ -42,9 +43,7 @@ def options_of(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     card = checkpoints / f"{CELLS[0]}.json"
     data = json.loads(card.read_text())
     card.write_text(json.dumps({**data, "accuracy": {}, "recipe": {**data["recipe"], "holdout": False}}))
-    for module in ("prunecert.bench.planning.select", "prunecert.bench.running.exporting"):
-        if hasattr(__import__(module, fromlist=["x"]), "load_split"):
-            monkeypatch.setattr(f"{module}.load_split", lambda _source, split, *_a, **_k: blobs(20, split))
+    monkeypatch.setattr(select, "load_split", lambda _source, split, *_a, **_k: blobs(20, split))
 
     def words(split: str, own: bool) -> list[str]:
         text = zoo.suite.read_text()
