@@ -1,4 +1,4 @@
-"""Methods side by side, and groups of them: ``bench.retention --about methods`` and ``--about contrasts``."""
+"""Methods side by side, groups of them, other trainings: ``bench.retention --about methods|contrasts|trainings``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from msgspec import UNSET
 
 from prunecert.bench.planning.exports import export_cell
-from prunecert.bench.report import contrast_tables, impact_tables
+from prunecert.bench.report import contrast_tables, impact_tables, training_tables
 from prunecert.bench.report.impact_tables import ImpactTable
 from prunecert.bench.results.impact.contrasts import contrast_lines
 from prunecert.bench.results.impact.costs import Costs, costs_of_cards, counted_macs, macs_of_card
 from prunecert.bench.results.impact.images import ImageOutcomes
 from prunecert.bench.results.impact.methods import BASELINE, method_lines
+from prunecert.bench.results.impact.trainings import LEAST_METHODS, trained_boards
 from prunecert.errors import UserError
 from prunecert.models.checkpoint_folders import locate
 from prunecert.onnx.count import count_shapes
@@ -70,6 +71,27 @@ def contrasts(outcomes: Sequence[ImageOutcomes], checkpoints: Path, against: str
         held = f" against {against}" if against else ""
         table = contrast_tables.contrasts_table(lines)
         yield ImpactTable(f"{lines[0].family}: groups of methods{held}", table, "\n".join(filter(None, notes)))
+
+
+def trainings(outcomes: Sequence[ImageOutcomes], against: str | None) -> Iterator[ImpactTable]:
+    """Yields, for each family, how far another training moves a network, and what differences that leaves.
+
+    Args:
+        outcomes: Networks.
+        against: The pruner that they are held against; None: `BASELINE`.
+
+    Raises:
+        UserError: Nowhere have enough methods two seeds.
+    """
+    boards = trained_boards(outcomes, against=against or BASELINE)
+    if not boards:
+        raise UserError(
+            f"Nothing can be said of other trainings: at no compression do {LEAST_METHODS} methods (dense counts as "
+            "one) share two seeds and images; train and verify further seeds, or ask for fewer restrictions."
+        )
+    for family in boards:
+        for heading, table, note in training_tables.trained_tables(family):
+            yield ImpactTable(f"{family[0].family}: {heading[0].lower()}{heading[1:]}", table, note)
 
 
 def costs_of(outcomes: Sequence[ImageOutcomes], folder: Path) -> dict[str, Costs]:

@@ -28,12 +28,23 @@ from prunecert.models import DENSE
 from prunecert.models.checkpoint_folders import places
 
 #: What a table may be about.
-SUBJECTS = ("networks", "classes", "images", "potential", "methods", "contrasts", "claims", "rates", "gradients")
+SUBJECTS = (
+    "networks",
+    "classes",
+    "images",
+    "potential",
+    "methods",
+    "contrasts",
+    "trainings",
+    "claims",
+    "rates",
+    "gradients",
+)
 #: Those that ask of checkpoints, not of images.
 OF_CHECKPOINTS = ("gradients", "rates")
 
 #: Those that hold methods against one that may be named.
-_AGAINST = ("methods", "contrasts")
+_AGAINST = ("methods", "contrasts", "trainings")
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class ImpactQuestion:
         allowance: Of prune potential: loss of accuracy that is allowed, a share.
         checkpoints: Folder with the networks' cards, for what training and evaluation cost.
         data_root: Folder of the data, for gradients.
-        against: Of methods and contrasts: the pruner that they are held against.
+        against: Of methods, contrasts and trainings: the pruner that they are held against.
         only: Only cells of these names; None for all.
     """
 
@@ -126,6 +137,9 @@ def parts_of(question: ImpactQuestion, *, whole: bool = True) -> Iterator[Impact
         build_board = board.methods if question.subject == "methods" else board.contrasts
         yield from build_board(outcomes, question.checkpoints, question.against)
         return
+    if question.subject == "trainings":
+        yield from board.trainings(outcomes, question.against)
+        return
     if question.subject == "claims":
         yield from claims.claims(outcomes, question.checkpoints)
         return
@@ -170,7 +184,7 @@ def _check_against(question: ImpactQuestion, outcomes: Sequence[ImageOutcomes]) 
         return
     if question.subject not in _AGAINST:
         raise UserError(
-            f"--against is refused with --about {question.subject}; allowed are {' and '.join(_AGAINST)}, which hold "
+            f"--against is refused with --about {question.subject}; allowed are {', '.join(_AGAINST)}, which hold "
             "methods against one."
         )
     pruners = sorted({part.cell.pruner for part in outcomes} - {DENSE})
@@ -191,7 +205,7 @@ def _chosen(outcomes: list[ImageOutcomes], question: ImpactQuestion) -> list[Ima
     kept = set(map(id, outcomes))
     # Of the seeds asked for: the mean of a control's other seeds is no control.
     controls = {(part.family, part.cell.seed, DENSE, 1.0) for part in outcomes}
-    if question.subject == "methods":
+    if question.subject in ("methods", "trainings"):
         baseline = question.against or BASELINE
         controls |= {(part.family, part.cell.seed, baseline, part.cell.compression) for part in outcomes}
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
-from prunecert.bench.report import contrast_tables
+from prunecert.bench.report import contrast_tables, training_tables
 from prunecert.bench.report import impact_tables as tables
 from prunecert.bench.report.gradients import Gradients
 from prunecert.bench.report.medium import Table, templates
@@ -24,6 +24,7 @@ from prunecert.bench.results.impact.images import ImageOutcomes, Metric
 from prunecert.bench.results.impact.methods import BASELINE, method_lines
 from prunecert.bench.results.impact.pairs import Comparison, against_dense, by_family
 from prunecert.bench.results.impact.potential import ALLOWANCE
+from prunecert.bench.results.impact.trainings import trained_boards
 
 #: Pictures of each side; more only make the page heavy.
 _PICTURES = 12
@@ -128,6 +129,8 @@ def _boards(outcomes: Sequence[ImageOutcomes]) -> dict[str, list[tuple[str, Tabl
     for contrasts in contrast_lines(outcomes, macs):
         note = f"{contrast_tables.CONTRAST_NOTE} {contrast_tables.unmatched_note(contrasts)}".strip()
         boards[contrasts[0].family].append(("Groups of methods", contrast_tables.contrasts_table(contrasts), note))
+    for trained in trained_boards(outcomes):
+        boards[trained[0].family] += training_tables.trained_tables(trained)
     return {family: [one for one in board if one[1].rows] for family, board in boards.items()}
 
 

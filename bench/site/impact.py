@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from prunecert.bench.leaderboard.entry import as_rows
 from prunecert.bench.leaderboard.standing import one_for_each_cell
-from prunecert.bench.report import contrast_tables
+from prunecert.bench.report import contrast_tables, training_tables
 from prunecert.bench.report import impact_tables as tables
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.impact.contrasts import contrast_lines
@@ -19,6 +19,7 @@ from prunecert.bench.results.impact.costs import Costs, train_seconds, trained
 from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of
 from prunecert.bench.results.impact.methods import BASELINE, MethodLine, method_lines
 from prunecert.bench.results.impact.pairs import Comparison, against_dense, compare
+from prunecert.bench.results.impact.trainings import trained_boards
 from prunecert.bench.site.view import Row
 
 #: Permutations for a page's classes: the smallest p value is a two hundredth, before it is corrected.
@@ -126,6 +127,7 @@ def _more(
             contrast_tables.contrasts_table(tried),
             f"{contrast_tables.CONTRAST_NOTE} {unmatched}".strip(),
         ),
+        *(one for boards in trained_boards(parts) for one in training_tables.trained_tables(boards)),
         ("Prune potential", tables.potential_table(comparisons), ""),
         ("What they cost", tables.costs_table(lines), ""),
         ("What is left of units", tables.structure_table(lines), tables.STRUCTURE_NOTE),

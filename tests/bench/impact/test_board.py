@@ -16,6 +16,7 @@ from prunecert.bench.retention import main
 from prunecert.errors import UserError
 from prunecert.models.checkpoint import ZOO, load_card
 from prunecert.models.history import EpochRow, HeldOutAccuracy, history_file
+from tests.bench.impact.conftest import ENTRIES
 from tests.bench.results.impact.networks import network, proved
 
 NAME = "cnn-small_ibp_eps2_lwm_x100_s0"
@@ -73,6 +74,20 @@ def test_groups_are_compared_at_equal_weights_and_multiply_adds(
     assert "| HYDRA against LWM | 100 | weights (1.00) | 1, 1 | 1 | +" in text
     # They have the same multiply-adds, too, so that the same test isn't made twice.
     assert "| HYDRA against LWM | 100 | multiply-adds" not in text
+
+
+def test_other_trainings_need_two_seeds_of_three_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    # The shipped entries have both seeds of these four at 100x.
+    results = ENTRIES.parents[0]
+    cells = "cnn-small_ibp_*_lwm_x100_*,cnn-small_ibp_*_hydra_x100_*,cnn-small_ibp_*_lwm-iterative_x100_*"
+    main([str(results), "--about", "trainings", "--cells", cells])
+    text = capsys.readouterr().out
+    assert "**cnn-small, ibp, 2/255: other trainings**" in text
+    assert "| 100 | 4 | 0, 1 | verified | " in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| lwm | ")]
+    assert line.endswith("| – | – |")
+    with pytest.raises(UserError, match="Nothing can be said of other trainings: at no compression do 3 methods"):
+        main([str(results), "--about", "trainings", "--cells", "cnn-small_ibp_*_s0"])
 
 
 def test_what_cannot_be_held_against_anything_is_refused(entries: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.image
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,15 @@ def test_methods_stand_side_by_side_with_what_they_cost() -> None:
     assert "HYDRA against LWM" in html
     # Nobody has compacted them.
     assert "What is left of units" not in html
+
+
+def test_of_two_seeds_other_trainings_are_told() -> None:
+    again = [replace(part, cell=msgspec.structs.replace(part.cell, seed=1)) for part in networks()]
+    hydra = [network(proved(*range(25 + seed)), pruner="hydra", seed=seed) for seed in (0, 1)]
+    html = section([*networks(), *again, *hydra], [])
+    assert "<h4>Other trainings</h4>" in html
+    assert "<h4>Other trainings, 10×, 40 images</h4>" in html
+    assert "Other trainings" not in section([*networks(), *hydra], [])
 
 
 def test_without_the_data_there_are_numbers_and_no_pictures() -> None:

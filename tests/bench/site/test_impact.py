@@ -41,6 +41,15 @@ def test_costs_and_potential_stand_beside_and_a_training_is_charged_its_pre_trai
     assert more["Groups of methods"].rows[0][0] == "HYDRA against LWM"
 
 
+def test_of_two_seeds_other_trainings_are_told() -> None:
+    pruners = {"dense": 1.0, "lwm": 10.0, "hydra": 10.0}
+    entries = [boards.make(pruner, ratio, seed=seed) for pruner, ratio in pruners.items() for seed in (0, 1)]
+    (impact,) = impacts(make_rows(entries))
+    more = {heading: table for heading, table, _ in impact.more}
+    assert list(more)[1:3] == ["Other trainings", f"Other trainings, 10×, {boards.IMAGES} images"]
+    assert [row[2] for row in more["Other trainings"].rows] == ["0, 1"]
+
+
 def test_a_reconstruction_says_so_but_not_somebody_s_own_method_of_that_name() -> None:
     ours, theirs = boards.make("deadwooding", 10.0), boards.make("deadwooding", 20.0)
     theirs["training"] = None
