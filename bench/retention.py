@@ -14,7 +14,8 @@ total time.
 ``--about SUBJECT`` asks of a run's folder, or of the leaderboard's entries, image by image: ``classes`` that lose more
 than others, ``images`` whose guarantee the majority of seeds lose or gain, the ``potential`` for pruning of each
 accuracy, ``methods`` against the dense control and against LWM with what they cost, ``contrasts`` of groups of methods
-at equal weights and at equal multiply-adds, ``claims`` of the methods' papers with what the networks say to them. Of
+at equal weights and at equal multiply-adds, ``trainings``, how far others would move the networks and what that leaves
+of differences between methods, ``claims`` of the methods' papers with what the networks say to them. Of
 checkpoints it asks for ``gradients``, whether classes with larger ones lose more, and ``rates``, with which layers
 begin and end.
 """

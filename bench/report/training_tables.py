@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 from prunecert.bench.report.impact_tables import of_change, p_value, percent, reconstruction_note
 from prunecert.bench.report.medium import Column, Table
@@ -13,16 +11,17 @@ from prunecert.bench.results.impact.trainings import COLLAPSED, TrainedBoard
 from prunecert.models.pruners.taxonomy import marked
 
 SPREAD_NOTE = (
-    "deviation: of a network's accuracy between trainings, in points, with its 95 % interval: what is left when each "
-    "method's mean, each seed's, and the images' chance are taken away, pooled over the methods as if all had the "
-    "same. one seed: so far trainings alone move the difference of two methods, in 95 of 100, where each has one "
-    f"network. Methods with a network that gets no further than {100 * COLLAPSED:g} % of the way from guessing to all "
-    "images are left out: collapsed."
+    "deviation: of a network's accuracy between trainings, in points, with its 95 % interval: what seeds change when "
+    "what they change in all methods alike and the images' chance are taken away, pooled over the methods as if all "
+    "varied alike and independently; what methods of one pre-training have in common is counted with neither. varies "
+    "most: what share of it is one method's; *: more than chance gives methods that vary alike (Cochran's test, 5 %), "
+    "so that intervals of that method are too short. Methods with a network that gets no further than "
+    f"{100 * COLLAPSED:g} % of the way from guessing to all images are left out: collapsed."
 )
 TRAINED_NOTE = (
     "Means over seeds, and each seed's; differences in points, paired by seed and image; 95 % intervals and p over "
     "other images and other trainings (Student's distribution, the pooled deviation), p corrected by Holm for the "
-    "family."
+    "family. Between a method that is trained from scratch and one that prunes, another pre-training may move more."
 )
 
 
@@ -51,10 +50,8 @@ def spread_table(boards: Sequence[TrainedBoard]) -> Table:
         ("seeds", True),
         ("accuracy", False),
         ("deviation (95 %)", True),
-        ("one seed", True),
+        ("varies most", False),
     ]
-    # Two networks' trainings, at 95 %.
-    reach = math.sqrt(2) * NormalDist().inv_cdf(0.975)
     rows = [
         [
             f"{board.compression:g}",
@@ -62,7 +59,7 @@ def spread_table(boards: Sequence[TrainedBoard]) -> Table:
             ", ".join(map(str, board.seeds)),
             board.metric,
             f"{percent(board.spread.deviation)} ({percent(board.spread.low)} {percent(board.spread.high)})",
-            f"±{percent(reach * board.spread.deviation)}",
+            f"{marked(board.most)} {100 * board.spread.share:.0f} %{'*' * board.spread.uneven}",
         ]
         for board in boards
     ]
@@ -95,7 +92,10 @@ def left_out_note(board: TrainedBoard) -> str:
     """Returns which methods are in no estimate, and why, or nothing."""
     parts = [
         f"{', '.join(map(marked, names))} ({reason})"
-        for names, reason in ((board.collapsed, "collapsed"), (board.missing, "not of all seeds"))
+        for names, reason in (
+            (board.collapsed, "collapsed"),
+            (board.missing, f"no {board.metric} network of each seed"),
+        )
         if names
     ]
     return f"{board.family} at {board.compression:g}×, left out: {'; '.join(parts)}." if parts else ""

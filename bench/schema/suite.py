@@ -11,10 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.cell import INT8, Cell, Protocol, parse_bits, read_eps, show_eps
+from prunecert.bench.schema.cell import INT8, Cell, Protocol, parse_bits, read_eps
 from prunecert.bench.schema.certificates import check_sigma
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
+from prunecert.bench.schema.mixed_up import why_mixed_up
 from prunecert.bench.schema.own import is_own, own_cells
 from prunecert.bench.schema.protocol import check_protocol, override_protocol, read_protocol
 from prunecert.bench.schema.recipes import merged, read_recipes
@@ -158,14 +159,8 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
                 raise root.refusal(
                     "cells", f"they stand for more than {_MOST_CELLS:,} networks; make several suites of it."
                 )
-        balls = {(cell.network, cell.objective, cell.eps) for cell in cells if cell.ball}
-        for cell in cells:
-            if not cell.ball and (cell.network, cell.objective, cell.eps) in balls:
-                raise root.refusal(
-                    "cells",
-                    f"{cell.network} by {cell.objective} has the radius {show_eps(cell.eps)} in both norms, and tables "
-                    "tell cells apart by their radii; make two suites of it.",
-                )
+        if (reason := why_mixed_up(cells)) is not None:
+            raise root.refusal("cells", reason)
         chosen[key] = tuple(cells.values())
     suite = Suite(
         name=name,

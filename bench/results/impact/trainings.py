@@ -5,6 +5,11 @@ images; a method is the better one only where the order would also survive other
 next to nothing about that, but the methods of a board are many: what seeds change beyond what they change in all
 methods alike is pooled over them (the residual of an analysis of variance of methods by seeds; Scheffé 1959, chapter
 4), and counted beside the images.
+
+That takes methods as equally variable and independent. Where they aren't, with two seeds nothing helps: of methods that
+vary more than the rest intervals are too short, and `TrainingSpread.uneven` says so where Cochran's test (1941) sees
+it; what methods that share a pre-training have in common is not in a difference of two of them, but it is in one
+between such a method and one from scratch.
 """
 
 from __future__ import annotations
@@ -40,6 +45,9 @@ class TrainingSpread:
         high: Upper end.
         freedom: Degrees of freedom that it rests on.
         mean_square: The same as a variance with the images' chance still in it.
+        most: Place of the method that varies most.
+        share: What it has of all squares.
+        uneven: Whether that is more than chance gives methods that vary alike, by Cochran's test at 5 %.
     """
 
     deviation: float
@@ -47,6 +55,9 @@ class TrainingSpread:
     high: float
     freedom: int
     mean_square: float
+    most: int
+    share: float
+    uneven: bool
 
 
 @dataclass(frozen=True)
@@ -79,9 +90,10 @@ class TrainedBoard:
         seeds: What all of them have.
         images: How many images all have.
         spread: What another training does.
+        most: The method that varies most between trainings.
         lines: The methods, best first; the dense control among them.
-        collapsed: Methods whose networks say little but one class: in no estimate, and not compared.
-        missing: Methods that lack some of the seeds.
+        collapsed: Methods of which a network says little but one class: in no estimate, and not compared.
+        missing: Methods that lack one of the seeds, or are only attacked where the others are verified.
     """
 
     family: str
@@ -91,6 +103,7 @@ class TrainedBoard:
     seeds: tuple[int, ...]
     images: int
     spread: TrainingSpread
+    most: str
     lines: tuple[TrainedLine, ...]
     collapsed: tuple[str, ...]
     missing: tuple[str, ...]
@@ -119,13 +132,16 @@ def trained_boards(outcomes: Iterable[ImageOutcomes], *, against: str = BASELINE
 
 
 def _board(methods: Mapping[str, Sequence[ImageOutcomes]], level: float, against: str) -> TrainedBoard | None:
-    collapsed = {pruner for pruner, parts in methods.items() if any(_has_collapsed(part) for part in parts)}
-    standing = {pruner: parts for pruner, parts in methods.items() if pruner not in collapsed}
-    seeds = _shared_seeds(standing)
+    verified = {pruner: parts for pruner, parts in methods.items() if all("verified" in part.metrics for part in parts)}
+    metric: Metric = "verified" if len(verified) >= LEAST_METHODS else "attacked"
+    comparable = verified if metric == "verified" else methods
+    collapsed = {pruner for pruner, parts in comparable.items() if any(_has_collapsed(part) for part in parts)}
+    standing = {pruner: parts for pruner, parts in comparable.items() if pruner not in collapsed}
+    seeds = _shared_seeds(standing, against)
     there = {
         pruner: [part for part in parts if part.cell.seed in seeds]
         for pruner, parts in standing.items()
-        if {part.cell.seed for part in parts} >= set(seeds)
+        if _has_seeds(parts, seeds)
     }
     if len(seeds) < 2 or len(there) < LEAST_METHODS:
         return None
@@ -133,7 +149,6 @@ def _board(methods: Mapping[str, Sequence[ImageOutcomes]], level: float, against
     common = functools.reduce(np.intersect1d, [part.numbers for part in members])
     if len(common) < 2:
         return None
-    metric: Metric = "verified" if all("verified" in part.metrics for part in members) else "attacked"
     table = np.array(
         [[part.only(common).flags(metric) for part in parts] for parts in there.values()], dtype=np.float64
     )
@@ -155,36 +170,48 @@ def _board(methods: Mapping[str, Sequence[ImageOutcomes]], level: float, against
         seeds=seeds,
         images=len(common),
         spread=spread,
+        most=names[spread.most],
         lines=tuple(sorted(lines, key=lambda line: (-line.accuracy, line.pruner))),
         collapsed=tuple(sorted(collapsed)),
-        missing=tuple(sorted(set(standing) - set(there))),
+        missing=tuple(sorted(set(methods) - collapsed - set(there))),
     )
 
 
 def _has_collapsed(part: ImageOutcomes) -> bool:
-    guessing = 1 / max(1, len(np.unique(part.labels)))
-    return bool(part.flags("clean").mean() <= guessing + COLLAPSED * (1 - guessing))
+    classes = len(np.unique(part.labels))
+    # Of images of one class nothing can be said.
+    return classes > 1 and bool(part.flags("clean").mean() <= 1 / classes + COLLAPSED * (1 - 1 / classes))
 
 
-def _shared_seeds(methods: Mapping[str, Sequence[ImageOutcomes]]) -> tuple[int, ...]:
-    """Returns the seeds that leave most to learn from: of most methods and of most seeds of each."""
+def _has_seeds(parts: Sequence[ImageOutcomes], seeds: Iterable[int]) -> bool:
+    """Whether there is a network of each of these seeds, and but one."""
+    own = [part.cell.seed for part in parts]
+    return all(own.count(seed) == 1 for seed in seeds)
+
+
+def _shared_seeds(methods: Mapping[str, Sequence[ImageOutcomes]], against: str) -> tuple[int, ...]:
+    """Returns the seeds that leave most to learn from: of most methods and of most seeds of each.
+
+    Those that the method has which the others are held against come first.
+    """
+
+    def worth(seeds: tuple[int, ...]) -> tuple[bool, bool, int]:
+        holders = [pruner for pruner, parts in methods.items() if _has_seeds(parts, seeds)]
+        enough = len(seeds) >= 2 and len(holders) >= LEAST_METHODS
+        return enough, against in holders, (len(seeds) - 1) * (len(holders) - 1)
+
     sets = [frozenset(part.cell.seed for part in parts) for parts in methods.values()]
-
-    def freedom(seeds: Iterable[int]) -> tuple[int, list[int]]:
-        shared = sorted(seeds, reverse=True)
-        return (len(shared) - 1) * (sum(own.issuperset(shared) for own in sets) - 1), shared
-
     # What two methods have in common may be more than either's whole set shares with the rest.
-    candidates = sorted({one & other for one in sets for other in sets}, key=sorted)
-    return tuple(sorted(max(candidates, key=freedom))) if candidates else ()
+    candidates = sorted({tuple(sorted(one & other)) for one in sets for other in sets})
+    return max(candidates, key=worth, default=())
 
 
 def spread_of(flags: FloatArray, confidence: float = 0.95) -> TrainingSpread:
     """Returns how far trainings move a network, from the methods' answers image by image.
 
     What is left of the accuracies, methods by seeds, when each method's mean and each seed's are taken away has two
-    parts: other trainings, and the chance that these images see what changed between the trainings. The second is
-    estimated image by image and subtracted.
+    parts: other trainings, and the images' chance to see what changed between the trainings. The second is estimated
+    image by image and subtracted.
 
     >>> rng = np.random.default_rng(0)
     >>> round(spread_of(rng.random((20, 2, 1000)) < 0.4).deviation, 3)
@@ -205,7 +232,9 @@ def spread_of(flags: FloatArray, confidence: float = 0.95) -> TrainingSpread:
         raise ValueError(f"need two methods, seeds and images at least, got {flags.shape}")
     left = flags - flags.mean(axis=0) - flags.mean(axis=1)[:, None] + flags.mean(axis=(0, 1))
     freedom = (methods - 1) * (seeds - 1)
-    mean_square = float(np.square(left.mean(axis=2)).sum()) / freedom
+    squares = np.square(left.mean(axis=2)).sum(axis=1)
+    mean_square = float(squares.sum()) / freedom
+    most, share = int(squares.argmax()), float(squares.max() / (squares.sum() or 1.0))
     chance = float(left.var(axis=2, ddof=1).sum()) / images / freedom
     tail = (1 - confidence) / 2
 
@@ -218,7 +247,18 @@ def spread_of(flags: FloatArray, confidence: float = 0.95) -> TrainingSpread:
         beyond_chance(mean_square * freedom / float(chi2.ppf(tail, freedom))),
         freedom,
         mean_square,
+        most,
+        share,
+        share > _cochran(methods, seeds),
     )
+
+
+def _cochran(methods: int, seeds: int) -> float:
+    """Returns what share of all squares one of so many methods exceeds in less than 5 of 100, if all vary alike."""
+    from scipy.stats import f
+
+    ratio = float(f.isf(0.05 / methods, seeds - 1, (methods - 1) * (seeds - 1)))
+    return 1 / (1 + (methods - 1) / ratio)
 
 
 def change_over_trainings(differences: FloatArray, spread: TrainingSpread, confidence: float = 0.95) -> Change:
@@ -236,16 +276,17 @@ def change_over_trainings(differences: FloatArray, spread: TrainingSpread, confi
 
     seeds, images = differences.shape
     by_image = differences.mean(axis=0)
-    of_images = float(by_image.var(ddof=1)) / images
+    # The pseudo-observations of Agresti and Min, as in intervals over images alone: no difference seen isn't none.
+    total, squares = float(by_image.sum()), float(np.square(by_image).sum())
+    centre = total / (images + 2)
+    of_images = max(0.0, squares + 1 - total**2 / (images + 2)) / (images + 2) ** 2
     of_trainings = 2 * spread.deviation**2 / seeds
-    value, variance = float(by_image.mean()), of_images + of_trainings
-    if variance == 0:
-        return Change(value, value, value, 1.0 if value == 0 else 0.0)
+    variance = of_images + of_trainings
     uncertain = of_images**2 / (images - 1) + (2 * spread.mean_square / seeds) ** 2 / spread.freedom
     freedom = max(1.0, variance**2 / uncertain)
     half = float(t.ppf(0.5 + confidence / 2, freedom)) * math.sqrt(variance)
-    p = float(2 * t.sf(abs(value) / math.sqrt(variance), freedom))
-    return Change(value, max(-1.0, value - half), min(1.0, value + half), p)
+    p = float(2 * t.sf(abs(centre) / math.sqrt(variance), freedom))
+    return Change(total / images, max(-1.0, centre - half), min(1.0, centre + half), p)
 
 
 def _adjusted(boards: list[TrainedBoard]) -> list[TrainedBoard]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prunecert.bench.report.training_tables import left_out_note, spread_table, trained_table
 from prunecert.bench.results.impact.trainings import TrainedBoard, trained_boards
 from tests.bench.results.impact.networks import network, proved
@@ -16,7 +18,7 @@ def board_of(against: str) -> TrainedBoard:
     return board
 
 
-def test_the_spread_says_what_one_seed_leaves_open() -> None:
+def test_the_spread_says_how_sure_it_is_and_who_varies_most() -> None:
     board = board_of("lwm")
     table = spread_table([board])
     (row,) = table.rows
@@ -24,7 +26,10 @@ def test_the_spread_says_what_one_seed_leaves_open() -> None:
     spread = board.spread
     assert 0 < spread.low < spread.deviation < spread.high
     assert row[4] == f"{100 * spread.deviation:.1f} ({100 * spread.low:.1f} {100 * spread.high:.1f})"
-    assert row[5] == f"±{100 * 1.96 * 2**0.5 * board.spread.deviation:.1f}"
+    assert board.most == "hydra"
+    assert row[5] == f"hydra {100 * spread.share:.0f} %"
+    uneven = replace(board, spread=replace(spread, uneven=True))
+    assert spread_table([uneven]).rows[0][5].endswith(" %*")
     # A terminal of 80 columns holds it.
     assert max(map(len, table.markdown())) <= 80
 
@@ -39,4 +44,6 @@ def test_methods_stand_by_what_they_keep_with_each_seed_s_accuracy() -> None:
 
 
 def test_who_is_left_out_is_said() -> None:
-    assert left_out_note(board_of("lwm")).endswith("at 10×, left out: heracles† (not of all seeds).")
+    assert left_out_note(board_of("lwm")).endswith(
+        "at 10×, left out: heracles† (no verified network of each seed)."
+    )

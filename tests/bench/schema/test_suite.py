@@ -157,6 +157,20 @@ def test_one_radius_is_not_asked_in_both_norms(tmp_path: Path) -> None:
     assert len(load_suite(write(tmp_path, SUITE.replace(block, other))).cells) == 9
 
 
+def test_one_radius_is_not_asked_of_networks_trained_for_two(tmp_path: Path) -> None:
+    block = SUITE[SUITE.index("  - networks") : SUITE.index("verify:")]
+    sweep = block.replace("eps: [2/255]", "eps: [1/255, 2/255]\n    trained_eps: 2/255")
+    message = "cnn-small by ibp is verified at 1/255 as trained for 2/255 and for 1/255, and tables"
+    with pytest.raises(UserError, match=message):
+        load_suite(write(tmp_path, SUITE.replace(block, sweep + block.replace("[2/255]", "[1/255]"))))
+    # Other radii beside it, and the same block again, are no matter.
+    apart = sweep + block.replace("[2/255]", "[4/255]") + block
+    assert {cell.trained_eps for cell, _ in load_suite(write(tmp_path, SUITE.replace(block, apart))).cells} == {
+        None,
+        Fraction(2, 255),
+    }
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from prunecert.bench.results.impact.images import FloatArray
 from prunecert.bench.results.impact.trainings import change_over_trainings, spread_of, trained_boards
-from prunecert.bench.results.stats import holm
+from prunecert.bench.results.stats import clustered_difference, holm
 from tests.bench.results.impact.networks import network, proved
 
 IMAGES = 1000
@@ -70,10 +71,30 @@ def test_an_interval_covers_the_difference_that_other_images_and_trainings_would
 def test_two_of_each_are_needed() -> None:
     with pytest.raises(ValueError, match="need two methods, seeds and images"):
         spread_of(np.zeros((3, 1, 10)))
-    # Where nothing differs there is nothing to be unsure of.
+
+
+def test_where_nothing_differs_an_interval_has_what_so_few_images_leave_open() -> None:
     still = spread_of(np.ones((3, 2, 10)))
-    assert (still.deviation, still.high) == (0.0, 0.0)
-    assert change_over_trainings(np.zeros((2, 10)), still).p == 1.0
+    assert (still.deviation, still.high, still.share, still.uneven) == (0.0, 0.0, 0.0, False)
+    none = change_over_trainings(np.zeros((2, 10)), still)
+    assert (none.value, none.p) == (0.0, 1.0)
+    # As over images alone, but for the quantile.
+    _, low, high = clustered_difference([0] * 10, 2)
+    assert none.low < low < 0 < high < none.high
+
+
+def test_a_method_that_varies_more_than_the_rest_is_named() -> None:
+    rng = np.random.default_rng(3)
+    merits = np.zeros(12)
+    alike = [spread_of(drawn(rng, merits, seeds=2, by_seed=0.1, by_training=0.06)) for _ in range(200)]
+    # The test's level is 5 %.
+    assert np.mean([spread.uneven for spread in alike]) < 0.09
+    answers = drawn(rng, merits, seeds=2, by_seed=0.1, by_training=0.02)
+    answers[4, 0] = rng.random(IMAGES) < 0.3
+    answers[4, 1] = rng.random(IMAGES) < 0.6
+    spread = spread_of(answers)
+    assert (spread.most, spread.uneven) == (4, True)
+    assert spread.share > 0.8
 
 
 def networks_of(pruner: str, *counts: int, first: int = 0, **more: Any) -> list[Any]:
@@ -115,9 +136,46 @@ def test_methods_of_a_compression_are_held_against_one_by_the_seeds_that_most_of
         dtype=float,
     )
     spread = spread_of(answers)
-    assert board.spread == spread
+    # The dense control stands behind the others there.
+    assert board.spread == replace(spread, most=board.spread.most)
+    assert board.most == ("dense", "lwm", "hydra", "harp")[spread.most]
     raw = [change_over_trainings(answers[at] - answers[1], spread).p for at in (0, 2, 3)]
     assert [changes[name].p for name in ("dense", "hydra", "harp")] == pytest.approx(holm(raw))  # type: ignore[union-attr]
+
+
+def test_many_seeds_of_two_methods_do_not_cost_the_board() -> None:
+    parts = [
+        *networks_of("dense", 30, 32, 29, 30, 31),
+        *networks_of("lwm", 28, 30, 31, 30, 29),
+        *networks_of("hydra", 29, 26),
+        *networks_of("harp", 20, 27),
+    ]
+    ((board,),) = trained_boards(parts)
+    assert (board.seeds, len(board.lines)) == ((0, 1), 4)
+    # Nor the method that the others are held against, where others have more seeds.
+    several = [networks_of(name, 30, 31, 29) for name in ("dense", "hydra", "harp", "random", "drop-grow", "ard")]
+    ((board,),) = trained_boards([*networks_of("lwm", 28, 30), *(part for own in several for part in own)])
+    assert board.seeds == (0, 1)
+    assert sum(line.change is not None for line in board.lines) == 6
+
+
+def test_two_networks_of_one_seed_are_not_two_trainings() -> None:
+    parts = [*networks_of("dense", 30, 32), *networks_of("lwm", 28, 30), *networks_of("hydra", 29, 26)]
+    assert trained_boards([*parts, parts[-1]]) == []
+    ((board,),) = trained_boards([*parts, *networks_of("harp", 20, 27), parts[-1]])
+    assert board.missing == ("hydra",)
+
+
+def test_one_attacked_alone_is_left_out_of_the_verified() -> None:
+    parts = [*networks_of("dense", 30, 32), *networks_of("lwm", 28, 30), *networks_of("hydra", 29, 26)]
+    ((board,),) = trained_boards([*parts, *networks_of("harp", 20, 27, kind="attack")])
+    assert (board.metric, board.missing) == ("verified", ("harp",))
+
+
+def test_of_images_of_one_class_nobody_has_collapsed() -> None:
+    parts = [*networks_of("dense", 30, 32), *networks_of("lwm", 28, 30), *networks_of("hydra", 29, 26)]
+    ((board,),) = trained_boards([part.only(part.numbers[::4]) for part in parts])
+    assert (board.images, board.collapsed) == (10, ())
 
 
 def test_three_seeds_of_few_methods_come_before_two_of_them() -> None:
