@@ -30,6 +30,9 @@ from prunecert.models import DENSE
 #: A network that has no more than this share of the way from guessing to all images has collapsed: how far seeds move
 #: it says nothing of the others.
 COLLAPSED = 0.1
+#: Where a deviation is cut at 0, Satterthwaite's degrees of freedom fall to one, and intervals of networks that are
+#: much alike would be three times as wide as what covers in simulations; with this share of the spread's they cover.
+_LEAST_FREEDOM = 1 / 3
 #: Fewer methods than this share no estimate.
 LEAST_METHODS = 3
 
@@ -265,7 +268,8 @@ def change_over_trainings(differences: FloatArray, spread: TrainingSpread, confi
     """Returns the mean difference of two methods with an interval and a test over other images and other trainings.
 
     The variance is that of the mean over images, in which an image's seeds are one observation, and that of two
-    methods' trainings. Its degrees of freedom are Satterthwaite's (1946), of Student's distribution.
+    methods' trainings. Its degrees of freedom are Satterthwaite's (1946), of Student's distribution, but no fewer than
+    a third of the spread's.
 
     Args:
         differences: [seeds, images], one method's answers minus the other's.
@@ -283,7 +287,7 @@ def change_over_trainings(differences: FloatArray, spread: TrainingSpread, confi
     of_trainings = 2 * spread.deviation**2 / seeds
     variance = of_images + of_trainings
     uncertain = of_images**2 / (images - 1) + (2 * spread.mean_square / seeds) ** 2 / spread.freedom
-    freedom = max(1.0, variance**2 / uncertain)
+    freedom = max(1.0, spread.freedom * _LEAST_FREEDOM, variance**2 / uncertain)
     half = float(t.ppf(0.5 + confidence / 2, freedom)) * math.sqrt(variance)
     p = float(2 * t.sf(abs(centre) / math.sqrt(variance), freedom))
     return Change(total / images, max(-1.0, centre - half), min(1.0, centre + half), p)

@@ -44,6 +44,4 @@ def test_methods_stand_by_what_they_keep_with_each_seed_s_accuracy() -> None:
 
 
 def test_who_is_left_out_is_said() -> None:
-    assert left_out_note(board_of("lwm")).endswith(
-        "at 10×, left out: heracles† (no verified network of each seed)."
-    )
+    assert left_out_note(board_of("lwm")).endswith("at 10×, left out: heracles† (no verified network of each seed).")

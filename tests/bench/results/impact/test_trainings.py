@@ -68,6 +68,24 @@ def test_an_interval_covers_the_difference_that_other_images_and_trainings_would
     assert np.mean(rejected) > 0.05
 
 
+@pytest.mark.parametrize(("by_training", "widest"), [(0.0, 0.011), (0.03, 0.021)])
+def test_networks_that_are_much_alike_have_intervals_that_cover_and_are_not_needlessly_wide(
+    by_training: float, widest: float
+) -> None:
+    rng = np.random.default_rng(4)
+    covered, halves = [], []
+    for _ in range(250):
+        answers = drawn(rng, np.zeros(12), seeds=2, by_seed=0.2, by_training=by_training)
+        # The second network is the first one, but for a fifth of the images.
+        answers[1] = np.where(rng.random(answers[0].shape) < 0.8, answers[0], answers[1])
+        change = change_over_trainings(answers[1] - answers[0], spread_of(answers))
+        covered.append(change.low <= 0 <= change.high)
+        halves.append((change.high - change.low) / 2)
+    assert np.mean(covered) >= 0.93
+    # With Satterthwaite's degrees of freedom alone 0.025 and 0.024.
+    assert np.mean(halves) < widest
+
+
 def test_two_of_each_are_needed() -> None:
     with pytest.raises(ValueError, match="need two methods, seeds and images"):
         spread_of(np.zeros((3, 1, 10)))
