@@ -32,6 +32,10 @@ def test_published_entries_are_of_these_types_and_nothing_else(path: Path) -> No
     assert entry.keys() - OPTIONAL <= FIELDS.keys()
 
 
+def test_published_entries_are_of_one_submitter_whose_seeds_the_site_counts_together() -> None:
+    assert {json.loads(path.read_text())["by"] for path in PUBLISHED} == {"PruneCert"}
+
+
 @pytest.mark.parametrize("section", ["method", "cell", "weights", "files", "data", "protocol", "result"])
 def test_no_section_takes_a_field_that_it_does_not_know(section: str) -> None:
     entry = copy.deepcopy(boards.make())
