@@ -36,7 +36,9 @@ def trained_tables(boards: Sequence[TrainedBoard]) -> list[tuple[str, Table, str
     shown = [("Other trainings", spread_table(boards), SPREAD_NOTE)]
     for board in boards:
         reconstructed = reconstruction_note(line.pruner for line in board.lines)
-        notes = filter(None, [TRAINED_NOTE, left_out_note(board), reconstructed])
+        # What holds for all of them stands under the first.
+        general = TRAINED_NOTE if board is boards[0] else ""
+        notes = filter(None, [general, left_out_note(board), reconstructed])
         heading = f"Other trainings, {board.compression:g}×, {board.images} images"
         shown.append((heading, trained_table(board), "\n".join(notes)))
     return shown

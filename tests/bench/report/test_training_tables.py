@@ -2,7 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prunecert.bench.report.training_tables import left_out_note, spread_table, trained_table
+from prunecert.bench.report.training_tables import (
+    TRAINED_NOTE,
+    left_out_note,
+    spread_table,
+    trained_table,
+    trained_tables,
+)
 from prunecert.bench.results.impact.trainings import TrainedBoard, trained_boards
 from tests.bench.results.impact.networks import network, proved
 
@@ -41,6 +47,20 @@ def test_methods_stand_by_what_they_keep_with_each_seed_s_accuracy() -> None:
     assert list(table.rows[1][1:]) == ["72.5", "70.0, 75.0", "–", "–"]
     assert table.rows[2][3].startswith("-6.2 (")
     assert [heading for heading, _ in trained_table(board_of("hydra")).columns][3] == "to hydra (95 %)"
+
+
+def test_what_holds_for_all_tables_is_said_once() -> None:
+    first = board_of("lwm")
+    second = replace(first, compression=100.0, missing=())
+    shown = trained_tables([first, second])
+    assert [heading for heading, _, _ in shown] == [
+        "Other trainings",
+        "Other trainings, 10×, 40 images",
+        "Other trainings, 100×, 40 images",
+    ]
+    assert [TRAINED_NOTE in note for _, _, note in shown] == [False, True, False]
+    assert [note for _, _, note in shown][2] == ""
+    assert trained_tables([]) == []
 
 
 def test_who_is_left_out_is_said() -> None:
