@@ -137,6 +137,18 @@ def _kind(names: str) -> str:
     return " or ".join(words.get(name, name) for name in names.split(" | "))
 
 
+def _is_plain(item: Any) -> bool:
+    """Whether an item of a list is surely taken, as nearly all of an entry's are: a walk has no need to go there."""
+    kind = type(item)
+    if kind is int:
+        return -(2**53) <= item <= 2**53
+    if kind is float:
+        return math.isfinite(item)
+    if kind is str:
+        return len(item) <= _LONGEST_TEXT and item.isprintable()
+    return kind is bool or item is None
+
+
 def _extremes(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
     """Yields what no field may hold: unreadable numbers, control characters, half characters, deep nesting."""
     if depth > _DEEPEST:
@@ -149,9 +161,8 @@ def _extremes(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
             yield from _extremes(item, where, depth + 1)
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            if isinstance(item, bool | int) and abs(item) <= 2**53:
-                continue  # Most of an entry is such.
-            yield from _extremes(item, f"{path}[{number}]", depth + 1)
+            if not _is_plain(item):
+                yield from _extremes(item, f"{path}[{number}]", depth + 1)
     elif isinstance(value, Unreadable):
         yield path, value.why
     elif isinstance(value, str):
