@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from prunecert.bench.report.impact_tables import ImpactTable
 from prunecert.bench.report.medium import Column, Table
 from prunecert.bench.results.impact.claims import (
-    CLAIMS,
-    UNASKED,
     Evidence,
     Judgement,
     PaperClaim,
@@ -20,6 +18,7 @@ from prunecert.bench.results.impact.claims import (
     missing,
 )
 from prunecert.bench.results.impact.images import ImageOutcomes
+from prunecert.bench.results.impact.paper_claims import CLAIMS, UNASKED
 from prunecert.bench.schema.suite import load_suite
 from prunecert.models.checkpoint_folders import locate
 from prunecert.models.pruners.taxonomy import marked

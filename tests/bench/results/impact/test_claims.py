@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from prunecert.bench.results.impact.claims import (
-    CLAIMS,
     FAILS,
     HOLDS,
     OPEN,
-    UNASKED,
     Difference,
     EarlyMask,
     Evidence,
@@ -24,7 +22,7 @@ from prunecert.bench.results.impact.claims import (
     missing,
 )
 from prunecert.bench.results.impact.images import ImageOutcomes
-from prunecert.models import DENSE, PRUNERS
+from prunecert.models import DENSE
 from tests.bench.results.impact.networks import network, proved
 
 ARD, LWM = ("ard", 10.0), ("lwm", 10.0)
@@ -130,15 +128,3 @@ def test_epochs_to_the_target_are_those_of_the_ticket_alone() -> None:
     assert never.number == "epochs: never, dense 30, drawn anew 20"
     assert never.finding.startswith("so in 0 of 1")
     assert claim.judge(records(ticket=[ticket], dense=[dense])) is None
-
-
-def test_claims_are_about_cells_that_the_suite_has() -> None:
-    from prunecert.bench.schema.suite import load_suite
-
-    cells = {(cell.pruner, cell.compression) for cell, _ in load_suite("cifar10-methods").cells}
-    # Grafting removes no weight at 1x, where others would be the dense control.
-    cells.add(("grafting", 1.0))
-    for claim in CLAIMS:
-        assert set(claim.needs) <= cells, claim.text
-        assert claim.needs[0][0] == claim.method
-    assert set(UNASKED) <= set(PRUNERS)
