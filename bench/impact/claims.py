@@ -19,6 +19,7 @@ from prunecert.bench.results.impact.claims import (
 )
 from prunecert.bench.results.impact.images import ImageOutcomes
 from prunecert.bench.results.impact.paper_claims import CLAIMS, UNASKED
+from prunecert.bench.results.impact.trainings import spreads_of
 from prunecert.bench.schema.suite import load_suite
 from prunecert.models.checkpoint_folders import locate
 from prunecert.models.pruners.taxonomy import marked
@@ -33,8 +34,9 @@ _Family = tuple[str, str, str]
 NOTE = (
     "holds: the 95 % interval, paired by image and seed, is beyond what is claimed; does not hold: on the other side. "
     "Intervals are over images and of one claim each, not corrected for their number: every claim was made before, by "
-    "its paper. What is counted and not tested is said of networks. The papers' networks, radius and data are others; "
-    "a claim that fails here has failed here."
+    "its paper. over trainings: the interval over other images and other trainings, where methods have two seeds "
+    "(--about trainings). What is counted and not tested is said of networks. The papers' networks, radius and data "
+    "are others; a claim that fails here has failed here."
 )
 
 
@@ -58,7 +60,7 @@ def claims(outcomes: Sequence[ImageOutcomes], checkpoints: Path) -> Iterator[Imp
     for family, cells in planned.items():
         needed = {place for claim in CLAIMS for place in claim.needs}
         records = {place: list(_records(checkpoints, names)) for place, names in cells.items() if place in needed}
-        evidence = Evidence(verified[family], records)
+        evidence = Evidence(verified[family], records, spreads_of(verified[family]))
         rows = [_row(claim, evidence) for claim in CLAIMS if all(place in cells for place in claim.needs)]
         if rows:
             yield ImpactTable(f"{', '.join(family)}: claims of the papers", _table(rows), _note())

@@ -141,7 +141,7 @@ def _is_plain(item: Any) -> bool:
     """Whether an item of a list is surely taken, as nearly all of an entry's are: a walk has no need to go there."""
     kind = type(item)
     if kind is int:
-        return -(2**53) <= item <= 2**53
+        return bool(abs(item) <= 2**53)
     if kind is float:
         return math.isfinite(item)
     if kind is str:

@@ -17,6 +17,7 @@ import numpy as np
 from prunecert.bench.results.impact.contrasts import bootstrap
 from prunecert.bench.results.impact.images import ImageOutcomes, Metric
 from prunecert.bench.results.impact.pairs import Comparison, compare
+from prunecert.bench.results.impact.trainings import TrainingSpread, change_over_trainings
 from prunecert.bench.results.stats import clustered_difference, sign_flip_exact
 from prunecert.models import DENSE
 
@@ -53,10 +54,12 @@ class Evidence:
     Args:
         outcomes: Verified networks, seed by seed.
         records: Trained ones.
+        spreads: How far another training moves an accuracy at a compression, where that can be said.
     """
 
     outcomes: Mapping[Place, Sequence[ImageOutcomes]]
     records: Mapping[Place, Sequence[TrainingTrace]]
+    spreads: Mapping[tuple[float, Metric], TrainingSpread] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Judgement:
 
     Args:
         number: The number that it is judged by, with its interval.
-        finding: `HOLDS`, `FAILS`, `OPEN`, or of how many networks it is so.
+        finding: `HOLDS`, `FAILS`, `OPEN`, what of these it is over other trainings if that differs, or of how many
+            networks it is so.
     """
 
     number: str
@@ -149,7 +153,18 @@ class Difference:
         differences = comparison.differences(self.metric)
         value, low, high = clustered_difference(differences, len(comparison.seeds))
         test = f", p = {sign_flip_exact(differences):.2g}" if self.least == 0 else ""
-        return Judgement(f"{self.metric} {_points(value, low, high)}{test}", finding_of(low, high, self.least))
+        number, finding = f"{self.metric} {_points(value, low, high)}{test}", finding_of(low, high, self.least)
+        spread = evidence.spreads.get((self.at, self.metric))
+        if spread is None or len(comparison.seeds) < 2:
+            return Judgement(number, finding)
+        pairs = zip(comparison.pruned, comparison.control, strict=True)
+        rows = [after.flags(self.metric).astype(float) - before.flags(self.metric) for after, before in pairs]
+        change = change_over_trainings(np.array(rows), spread)
+        beyond = finding_of(change.low, change.high, self.least)
+        return Judgement(
+            f"{number}; over trainings {100 * change.low:+.1f} to {100 * change.high:+.1f}",
+            finding if beyond == finding else f"{finding}; over trainings {beyond}",
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from prunecert.bench.results.impact.images import FloatArray, ImageOutcomes, Metric
+from prunecert.bench.results.impact.images import METRICS, FloatArray, ImageOutcomes, Metric
 from prunecert.bench.results.impact.methods import BASELINE
 from prunecert.bench.results.impact.pairs import Change, families
 from prunecert.bench.results.stats import holm
@@ -123,21 +123,33 @@ def trained_boards(outcomes: Iterable[ImageOutcomes], *, against: str = BASELINE
     """
     boards = []
     for family in families(outcomes).values():
-        dense = family.get((DENSE, 1.0), [])
-        levels = sorted({compression for pruner, compression in family if pruner != DENSE})
-        own = []
-        for level in levels:
-            methods = {pruner: parts for (pruner, compression), parts in family.items() if compression == level}
-            if (board := _board({**methods, DENSE: dense} if dense else methods, level, against)) is not None:
-                own.append(board)
-        boards.append(_adjusted(own))
+        own = [_board(_methods_at(family, level), level, against) for level in _levels(family)]
+        boards.append(_adjusted([board for board in own if board is not None]))
     return [board for board in boards if board]
 
 
-def _board(methods: Mapping[str, Sequence[ImageOutcomes]], level: float, against: str) -> TrainedBoard | None:
-    verified = {pruner: parts for pruner, parts in methods.items() if all("verified" in part.metrics for part in parts)}
-    metric: Metric = "verified" if len(verified) >= LEAST_METHODS else "attacked"
-    comparable = verified if metric == "verified" else methods
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """The methods at a compression that share seeds and images.
+
+    Args:
+        metric: Which accuracy.
+        pruners: Their names.
+        seeds: What all of them have.
+        flags: [methods, seeds, images].
+        collapsed: Methods that are left out as such.
+    """
+
+    metric: Metric
+    pruners: tuple[str, ...]
+    seeds: tuple[int, ...]
+    flags: FloatArray
+    collapsed: frozenset[str]
+
+
+def _answers(methods: Mapping[str, Sequence[ImageOutcomes]], metric: Metric, against: str) -> _Answers | None:
+    """Returns the answers of methods of which an accuracy is known; None where too few share two seeds and images."""
+    comparable = {name: parts for name, parts in methods.items() if all(metric in part.metrics for part in parts)}
     collapsed = {pruner for pruner, parts in comparable.items() if any(_has_collapsed(part) for part in parts)}
     standing = {pruner: parts for pruner, parts in comparable.items() if pruner not in collapsed}
     seeds = _shared_seeds(standing, against)
@@ -148,35 +160,68 @@ def _board(methods: Mapping[str, Sequence[ImageOutcomes]], level: float, against
     }
     if len(seeds) < 2 or len(there) < LEAST_METHODS:
         return None
-    members = [part for parts in there.values() for part in parts]
-    common = functools.reduce(np.intersect1d, [part.numbers for part in members])
+    common = functools.reduce(np.intersect1d, [part.numbers for parts in there.values() for part in parts])
     if len(common) < 2:
         return None
-    table = np.array(
+    flags = np.array(
         [[part.only(common).flags(metric) for part in parts] for parts in there.values()], dtype=np.float64
     )
-    spread = spread_of(table)
-    names = list(there)
+    return _Answers(metric, tuple(there), seeds, flags, frozenset(collapsed))
+
+
+def spreads_of(
+    networks: Mapping[tuple[str, float], Sequence[ImageOutcomes]],
+) -> dict[tuple[float, Metric], TrainingSpread]:
+    """Returns how far another training moves each accuracy at each compression, where that can be said.
+
+    Args:
+        networks: Those of one family by pruner and compression, one a seed; the dense control counts at each.
+    """
+    spreads: dict[tuple[float, Metric], TrainingSpread] = {}
+    for level in _levels(networks):
+        for metric in METRICS:
+            if (answers := _answers(_methods_at(networks, level), metric, BASELINE)) is not None:
+                spreads[level, metric] = spread_of(answers.flags)
+    return spreads
+
+
+def _levels(networks: Iterable[tuple[str, float]]) -> list[float]:
+    return sorted({compression for pruner, compression in networks if pruner != DENSE})
+
+
+def _methods_at(
+    networks: Mapping[tuple[str, float], Sequence[ImageOutcomes]], level: float
+) -> dict[str, Sequence[ImageOutcomes]]:
+    """Returns the methods at a compression, and the dense control."""
+    methods = {pruner: parts for (pruner, compression), parts in networks.items() if compression == level}
+    return {**methods, DENSE: dense} if (dense := networks.get((DENSE, 1.0))) else methods
+
+
+def _board(methods: Mapping[str, Sequence[ImageOutcomes]], level: float, against: str) -> TrainedBoard | None:
+    answers = _answers(methods, "verified", against) or _answers(methods, "attacked", against)
+    if answers is None:
+        return None
+    spread, names = spread_of(answers.flags), answers.pruners
     lines = []
     for place, pruner in enumerate(names):
-        by_seed = tuple(float(share) for share in table[place].mean(axis=1))
+        by_seed = tuple(float(share) for share in answers.flags[place].mean(axis=1))
         change = None
-        if against in there and pruner != against:
-            change = change_over_trainings(table[place] - table[names.index(against)], spread)
+        if against in names and pruner != against:
+            change = change_over_trainings(answers.flags[place] - answers.flags[names.index(against)], spread)
         lines.append(TrainedLine(pruner, float(np.mean(by_seed)), by_seed, change))
-    cell = next(part.cell for pruner, parts in there.items() if pruner != DENSE for part in parts)
+    cell = next(part.cell for pruner, parts in methods.items() if pruner != DENSE for part in parts)
     return TrainedBoard(
         family=f"{cell.network}, {cell.objective}, {cell.eps}",
         compression=level,
-        metric=metric,
+        metric=answers.metric,
         against=against,
-        seeds=seeds,
-        images=len(common),
+        seeds=answers.seeds,
+        images=answers.flags.shape[2],
         spread=spread,
         most=names[spread.most],
         lines=tuple(sorted(lines, key=lambda line: (-line.accuracy, line.pruner))),
-        collapsed=tuple(sorted(collapsed)),
-        missing=tuple(sorted(set(methods) - collapsed - set(there))),
+        collapsed=tuple(sorted(answers.collapsed)),
+        missing=tuple(sorted(set(methods) - answers.collapsed - set(names))),
     )
 
 

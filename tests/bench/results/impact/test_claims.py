@@ -22,6 +22,7 @@ from prunecert.bench.results.impact.claims import (
     missing,
 )
 from prunecert.bench.results.impact.images import ImageOutcomes
+from prunecert.bench.results.impact.trainings import TrainingSpread
 from prunecert.models import DENSE
 from tests.bench.results.impact.networks import network, proved
 
@@ -50,6 +51,26 @@ def test_a_difference_holds_where_its_interval_does(own: int, least: float, find
     assert judgement.finding == finding
     assert judgement.number.startswith(f"attacked {100 * (own - 12) / 40:+.1f} points (")
     assert ("p = " in judgement.number) == (least == 0)
+
+
+@pytest.mark.parametrize(("deviation", "finding"), [(0.0, HOLDS), (0.3, f"{HOLDS}; over trainings {OPEN}")])
+def test_of_two_seeds_a_difference_is_said_over_other_trainings_too(deviation: float, finding: str) -> None:
+    claim = Difference("ard", "", 10.0, LWM)
+    sides = {
+        (pruner, 10.0): [network(proved(*range(count)), pruner=pruner, seed=seed) for seed in (0, 1)]
+        for pruner, count in (("ard", 30), ("lwm", 12))
+    }
+    spread = TrainingSpread(deviation, 0.0, 1.0, 20, max(deviation**2, 1e-4), 0, 0.1, False)
+    judgement = claim.judge(Evidence(sides, {}, {(10.0, "attacked"): spread}))
+    assert judgement is not None
+    assert judgement.finding == finding
+    assert "; over trainings " in judgement.number
+    # Of one seed, or at another compression, nothing is said of them.
+    one = {place: parts[:1] for place, parts in sides.items()}
+    for evidence in (Evidence(one, {}, {(10.0, "attacked"): spread}), Evidence(sides, {}, {(4.0, "attacked"): spread})):
+        alone = claim.judge(evidence)
+        assert alone is not None
+        assert (alone.finding, "over trainings" in alone.number) == (HOLDS, False)
 
 
 def test_without_the_other_side_nothing_is_said_but_what_is_missing() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from prunecert.bench.results.impact.images import FloatArray
-from prunecert.bench.results.impact.trainings import change_over_trainings, spread_of, trained_boards
+from prunecert.bench.results.impact.pairs import families
+from prunecert.bench.results.impact.trainings import change_over_trainings, spread_of, spreads_of, trained_boards
 from prunecert.bench.results.stats import clustered_difference, holm
 from tests.bench.results.impact.networks import network, proved
 
@@ -194,6 +195,21 @@ def test_of_images_of_one_class_nobody_has_collapsed() -> None:
     parts = [*networks_of("dense", 30, 32), *networks_of("lwm", 28, 30), *networks_of("hydra", 29, 26)]
     ((board,),) = trained_boards([part.only(part.numbers[::4]) for part in parts])
     assert (board.images, board.collapsed) == (10, ())
+
+
+def test_spreads_are_told_of_each_accuracy_and_compression_with_the_dense_control_among_the_methods() -> None:
+    parts = [
+        *networks_of("dense", 30, 32),
+        *networks_of("lwm", 28, 30),
+        *networks_of("hydra", 29, 26),
+        *networks_of("lwm", 20, 21, compression=4.0),
+    ]
+    (family,) = families(parts).values()
+    spreads = spreads_of(family)
+    # At 4x one method and the dense control are too few.
+    assert set(spreads) == {(10.0, "clean"), (10.0, "attacked"), (10.0, "verified")}
+    ((board,),) = trained_boards(parts)
+    assert spreads[10.0, "verified"] == board.spread
 
 
 def test_three_seeds_of_few_methods_come_before_two_of_them() -> None:
