@@ -261,9 +261,11 @@ def spread_of(flags: FloatArray, confidence: float = 0.95) -> TrainingSpread:
     parts: other trainings, and the images' chance to see what changed between the trainings. The second is estimated
     image by image and subtracted.
 
-    >>> rng = np.random.default_rng(0)
-    >>> round(spread_of(rng.random((20, 2, 1000)) < 0.4).deviation, 3)
-    0.0
+    >>> answers = np.zeros((4, 2, 1000))
+    >>> answers[0, 1, :100] = 1
+    >>> spread = spread_of(answers)
+    >>> spread.most, round(spread.share, 2), round(spread.deviation, 3)
+    (0, 0.75, 0.035)
 
     Args:
         flags: [methods, seeds, images], at least two of each.
