@@ -258,6 +258,11 @@ def methods_table(lines: Sequence[MethodLine]) -> Table:
     return Table(columns, rows)
 
 
+def against_column(against: str) -> Column:
+    """Returns the heading of differences from a method: LWM in capitals, as everywhere, others by their names."""
+    return f"to {against.upper() if against == BASELINE else against} (95 %)", True
+
+
 def tests_table(lines: Sequence[MethodLine], against: str) -> Table:
     """Returns the methods of a family against the dense control and another method, by paired differences.
 
@@ -269,7 +274,7 @@ def tests_table(lines: Sequence[MethodLine], against: str) -> Table:
         ("pruner", False),
         ("×", True),
         ("to dense (95 %)", True),
-        (f"to {against.upper() if against == BASELINE else against} (95 %)", True),
+        against_column(against),
         ("p", True),
     ]
     rows = [

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunecert.bench.report.impact_tables import of_change, p_value, percent, reconstruction_note
+from prunecert.bench.report.impact_tables import against_column, of_change, p_value, percent, reconstruction_note
 from prunecert.bench.report.medium import Column, Table
-from prunecert.bench.results.impact.methods import BASELINE
 from prunecert.bench.results.impact.trainings import COLLAPSED, TrainedBoard
 from prunecert.models.pruners.taxonomy import marked
 
@@ -74,7 +73,7 @@ def trained_table(board: TrainedBoard) -> Table:
         ("pruner", False),
         (f"{board.metric} %", True),
         ("by seed", True),
-        (f"to {board.against.upper() if board.against == BASELINE else board.against} (95 %)", True),
+        against_column(board.against),
         ("p", True),
     ]
     rows = [

@@ -216,10 +216,28 @@ def clustered_difference(
         raise ValueError(f"confidence must be within 0 and 1, got {confidence}")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     total = int(values.sum()) / pairs
-    squares = int((values * values).sum()) / pairs**2
-    centre = total / (n + 2)
-    half = z * math.sqrt(max(0.0, squares + 1 - total**2 / (n + 2))) / (n + 2)
+    centre, variance = centred(total, int((values * values).sum()) / pairs**2, n)
+    half = z * math.sqrt(variance) / (n + 2)
     return total / n, max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def centred(total: float, squares: float, n: int) -> tuple[float, float]:
+    """Centre and variance of differences with the pseudo-observations of Agresti and Min (see `paired_difference`).
+
+    No difference seen isn't none: the variance is never 0.
+
+    >>> centred(0.0, 0.0, 98)
+    (0.0, 1.0)
+
+    Args:
+        total: Sum of the images' differences, each within [-1, 1].
+        squares: Sum of their squares.
+        n: How many images.
+
+    Returns:
+        The mean of n + 2 observations, and the variance of their sum.
+    """
+    return total / (n + 2), max(0.0, squares + 1 - total**2 / (n + 2))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

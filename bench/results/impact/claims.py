@@ -157,9 +157,7 @@ class Difference:
         spread = evidence.spreads.get((self.at, self.metric))
         if spread is None or len(comparison.seeds) < 2:
             return Judgement(number, finding)
-        pairs = zip(comparison.pruned, comparison.control, strict=True)
-        rows = [after.flags(self.metric).astype(float) - before.flags(self.metric) for after, before in pairs]
-        change = change_over_trainings(np.array(rows), spread)
+        change = change_over_trainings(comparison.by_seed(self.metric).astype(float), spread)
         beyond = finding_of(change.low, change.high, self.least)
         return Judgement(
             f"{number}; over trainings {100 * change.low:+.1f} to {100 * change.high:+.1f}",
@@ -187,13 +185,9 @@ class RiseAboveFall:
         comparison = _compared(evidence, self.needs, "verified")
         if comparison is None:
             return None
-        rows = [
-            [after.flags(metric).astype(float) - before.flags(metric) for metric in ("attacked", "verified")]
-            for before, after in zip(comparison.control, comparison.pruned, strict=True)
-        ]
-        fall, rise = np.array(rows).mean(axis=(0, 2))
-        change = bootstrap(np.array(rows).sum(axis=1))
-        both = f"verified {100 * rise:+.1f}, attacked {100 * fall:+.1f}"
+        fall, rise = (comparison.by_seed(metric).astype(float) for metric in ("attacked", "verified"))
+        change = bootstrap(fall + rise)
+        both = f"verified {100 * rise.mean():+.1f}, attacked {100 * fall.mean():+.1f}"
         number = f"{both}; sum {_points(change.value, change.low, change.high)}"
         return Judgement(number, finding_of(change.low, change.high, 0.0))
 

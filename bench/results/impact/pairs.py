@@ -63,10 +63,13 @@ class Comparison:
 
     def differences(self, metric: Metric) -> IntArray:
         """Returns, for each image, in how many more seeds it was gained than lost."""
-        change = np.zeros(len(self.numbers), dtype=np.int64)
-        for before, after in zip(self.control, self.pruned, strict=True):
-            change += after.flags(metric).astype(np.int64) - before.flags(metric)
+        change: IntArray = self.by_seed(metric).sum(axis=0)
         return change
+
+    def by_seed(self, metric: Metric) -> IntArray:
+        """Returns, [seeds, images], 1 for what was gained, -1 for what was lost."""
+        pairs = zip(self.control, self.pruned, strict=True)
+        return np.array([after.flags(metric).astype(np.int64) - before.flags(metric) for before, after in pairs])
 
     def shares(self, metric: Metric) -> tuple[float, float]:
         """Returns the accuracy of the control and of the pruned networks, the mean over seeds."""

@@ -24,7 +24,7 @@ import numpy as np
 from prunecert.bench.results.impact.images import METRICS, FloatArray, ImageOutcomes, Metric
 from prunecert.bench.results.impact.methods import BASELINE
 from prunecert.bench.results.impact.pairs import Change, families
-from prunecert.bench.results.stats import holm
+from prunecert.bench.results.stats import centred, holm
 from prunecert.models import DENSE
 
 #: A network that has no more than this share of the way from guessing to all images has collapsed: how far seeds move
@@ -327,10 +327,9 @@ def change_over_trainings(differences: FloatArray, spread: TrainingSpread, confi
 
     seeds, images = differences.shape
     by_image = differences.mean(axis=0)
-    # The pseudo-observations of Agresti and Min, as in intervals over images alone: no difference seen isn't none.
-    total, squares = float(by_image.sum()), float(np.square(by_image).sum())
-    centre = total / (images + 2)
-    of_images = max(0.0, squares + 1 - total**2 / (images + 2)) / (images + 2) ** 2
+    total = float(by_image.sum())
+    centre, of_sum = centred(total, float(np.square(by_image).sum()), images)
+    of_images = of_sum / (images + 2) ** 2
     of_trainings = 2 * spread.deviation**2 / seeds
     variance = of_images + of_trainings
     uncertain = of_images**2 / (images - 1) + (2 * spread.mean_square / seeds) ** 2 / spread.freedom
