@@ -81,8 +81,8 @@ class Recipe:
         ramp: How it grows: ``linear``, or ``smoothed``: with the fourth power of time for a quarter of the ramp, then
             linearly with the slope reached (the smoothed schedule of auto_LiRPA and Shi et al. 2021).
         parent: Name of a dense checkpoint that stands in for the pre-trained network, such as an imported one; nothing
-            is pre-trained then. Looked for beside the checkpoints that are trained, then where checkpoints go by
-            default, then among those that ship; see `models.parents`.
+            is pre-trained then. ``{seed}`` in it stands for the cell's seed. Looked for beside the checkpoints that are
+            trained, then where checkpoints go by default, then among those that ship; see `models.parents`.
         holdout: Whether the held-out images stay out of training. Off, all training images are trained on, as those of
             published networks are, and nothing is measured while training nor at its end: it is for the last training
             by a recipe that was chosen with it on.
@@ -248,6 +248,14 @@ class Recipe:
             elif reached := [least for least in value if least <= compression]:
                 settings[key] = value[max(reached)]
         return replace(self, finetune_objective=settings)
+
+    def of_seed(self, seed: int) -> Recipe:
+        """Returns the recipe whose parent is that of one seed.
+
+        >>> Recipe(parent="cnn5_mtl-ibp_eps2_dense_x1_s{seed}").of_seed(1).parent
+        'cnn5_mtl-ibp_eps2_dense_x1_s1'
+        """
+        return replace(self, parent=self.parent.replace("{seed}", str(seed)))
 
     def of_pruner(self, pruner: str) -> Recipe:
         """Returns the recipe without what concerns other pruners, so that it doesn't depend on them."""

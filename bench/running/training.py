@@ -132,7 +132,7 @@ def make_job(cell: Cell, recipe: Recipe, command: str, data: Mapping[str, Any] |
 
     Args:
         cell: The cell.
-        recipe: That of its network and objective, for all pruners.
+        recipe: That of its network and objective, for all pruners, compressions and seeds.
         command: What to write on the card.
         data: What the card says of the data set; nothing for CIFAR-10.
     """
@@ -148,7 +148,7 @@ def make_job(cell: Cell, recipe: Recipe, command: str, data: Mapping[str, Any] |
         pruner=cell.pruner,
         compression=cell.compression,
         seed=cell.seed,
-        recipe=recipe.of_pruner(cell.pruner).at_compression(cell.compression),
+        recipe=recipe.of_pruner(cell.pruner).at_compression(cell.compression).of_seed(cell.seed),
         command=command,
         data=data or {},
     )

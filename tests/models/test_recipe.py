@@ -157,6 +157,16 @@ def test_fine_tuning_has_its_own_settings_of_the_objective_by_compression() -> N
     assert recipe.at_compression(5.0).finetune_objective == {"alpha": 0.005, "steps": 2}
 
 
+def test_a_parent_may_be_that_of_each_seed() -> None:
+    recipe = Recipe.from_dict({"parent": "dense_s{seed}"}, "ibp")
+    assert [recipe.of_seed(seed).parent for seed in (0, 12)] == ["dense_s0", "dense_s12"]
+    # A card keeps what was resolved, and nothing else changes.
+    card = recipe.of_seed(3).to_dict()
+    assert card == {**recipe.to_dict(), "parent": "dense_s3"}
+    assert Recipe.from_dict(card, "ibp").of_seed(4) == recipe.of_seed(3)
+    assert DEFAULT.of_seed(5) == DEFAULT
+
+
 def test_a_pre_trained_network_does_not_depend_on_what_comes_after_it() -> None:
     recipe = Recipe.from_dict({"finetune_objective": {"alpha": 0.5}, "finetune_epochs": 3}, "mtl-ibp")
     assert recipe.pretraining() == DEFAULT.pretraining()

@@ -64,6 +64,7 @@ def test_a_dry_run_says_how_long_it_takes_and_touches_nothing(request_of: Any, t
         ("pruners: [lwm, ", "pruners: [lwm-2of4, lwm, ", "*lwm-2of4_x1.5_s0", "allowed is a compression of at least 2"),
         ("default: {", "default: {allocation: 2of4, ", "*drop-grow_x10_s0", "this pruner keeps to no pattern"),
         ("default: {", "default: {parent: nobody, ", "*lwm_x10_s0", "there is no parent 'nobody'"),
+        ("default: {", 'default: {parent: "nobody_s{seed}", ', "*lwm_x10_s0", "there is no parent 'nobody_s0'"),
     ],
 )
 def test_a_dry_run_refuses_what_training_would(
