@@ -301,6 +301,16 @@ def test_a_network_has_one_recipe_in_all_suites() -> None:
         assert small.recipe(network, "mtl-ibp") == field.recipe(network, "mtl-ibp")
 
 
+def test_what_is_trained_as_published_is_trained_by_the_recipe_that_was_chosen_on_held_out_images() -> None:
+    chosen, final = load_suite("cifar10-certified"), load_suite("cifar10-published")
+    for compression in (1.0, 10.0, 100.0):
+        recipe = chosen.recipe("cnn5", "mtl-ibp", compression, "lwm")
+        if "parent" in recipe:
+            recipe["parent"] = recipe["parent"].replace("cnn5", "cnn5-standardised")
+        recipe["holdout"] = False
+        assert final.recipe("cnn5-standardised", "mtl-ibp", compression, "lwm") == recipe
+
+
 def test_every_recipe_of_a_shipped_suite_is_one() -> None:
     for name in available_suites():
         suite = load_suite(name)
