@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.errors import UserError
-from prunecert.models import checkpoint_folders
+from prunecert.models import DENSE, checkpoint_folders
 from prunecert.models.building import CLASSES, SHAPE
 from prunecert.models.checkpoint import Card, load_card
 from prunecert.models.job import Job
@@ -60,7 +60,32 @@ def parent_file(job: Job, folder: Path) -> Path:
             f"{job.name}: the parent {name!r} is refused: it is for {_images(card.data)}, and the suite's data has "
             f"{_images(job.data)}."
         )
-    if job.recipe.holdout and card.saw_held_out:
+    _refuse_use(job, seen=card.saw_held_out)
+    return file.with_suffix(".safetensors")
+
+
+def refuse_as_parent(job: Job, parent: Job) -> None:
+    """Refuses a cell that is to be trained first as another's parent where its checkpoint would be refused.
+
+    Args:
+        job: A job whose recipe names the parent.
+        parent: The job of that name, of the same suite.
+
+    Raises:
+        UserError: See `parent_file`.
+    """
+    if parent.network != job.network or parent.pruner != DENSE:
+        raise UserError(
+            f"{job.name}: the parent {parent.name!r} is refused: it is a {parent.network} by {parent.pruner}; it must "
+            f"be a dense {job.network}."
+        )
+    _refuse_use(job, seen=not parent.recipe.holdout)
+
+
+def _refuse_use(job: Job, *, seen: bool) -> None:
+    """Refuses a parent that has seen what the job holds out, and any where the job begins at the initial weights."""
+    name = job.recipe.parent
+    if job.recipe.holdout and seen:
         raise UserError(
             f"{job.name}: the parent {name!r} is refused: it was trained on the held-out images, too, on which "
             f"{job.name} is measured; allowed are a parent that was trained without them and, but in a search, "
@@ -71,7 +96,6 @@ def parent_file(job: Job, folder: Path) -> Path:
             f"{job.name}: {job.pruner} begins at the initial weights, so that a parent has no use; leave out "
             "parent, or choose another pruner."
         )
-    return file.with_suffix(".safetensors")
 
 
 def other_parent(card: Card, job: Job, folder: Path) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,19 +154,46 @@ def make_job(cell: Cell, recipe: Recipe, command: str, data: Mapping[str, Any] |
     )
 
 
-def refuse(job: Job, folder: Path) -> Path | None:
+def parents_first(jobs: Sequence[Job]) -> list[Job]:
+    """Returns the jobs in their order, but each behind the one that it begins with, if that is among them.
+
+    Raises:
+        UserError: Some begin with each other.
+    """
+    named = {job.name: job for job in jobs}
+    ordered: dict[str, Job] = {}
+
+    def add(job: Job, behind: tuple[str, ...]) -> None:
+        if job.name in behind:
+            circle = " -> ".join([*behind[behind.index(job.name) :], job.name])
+            raise UserError(f"Parents that lead back to themselves are refused: {circle}; one must begin without any.")
+        parent = named.get(job.recipe.parent)
+        if parent is not None and parent.name not in ordered:
+            add(parent, (*behind, job.name))
+        ordered[job.name] = job
+
+    for job in jobs:
+        add(job, ())
+    return list(ordered.values())
+
+
+def refuse(job: Job, folder: Path, planned: Mapping[str, Job] | None = None) -> Path | None:
     """Refuses a job that training would refuse, before data is loaded or anything is foretold; returns its parent.
 
     Args:
         job: The job.
         folder: Where its checkpoint goes.
+        planned: By name, what is trained before it; of a parent among them no file is asked for or returned.
 
     Raises:
         UserError: See `Job.refuse_unreachable` and `parent_file`.
     """
-    from prunecert.models.parents import parent_file
+    from prunecert.models.parents import parent_file, refuse_as_parent
 
     job.refuse_unreachable()
+    if planned and (parent := planned.get(job.recipe.parent)) is not None:
+        refuse_as_parent(job, parent)
+        return None
     return parent_file(job, folder) if job.recipe.parent else None
 
 

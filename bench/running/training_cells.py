@@ -21,6 +21,7 @@ from prunecert.bench.running.training import (
     Throughput,
     by_value,
     is_done,
+    parents_first,
     plan,
     prepare_torch,
     refuse,
@@ -98,12 +99,15 @@ def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -
     jobs = plan(request.suite, request.cells, request.named)
     if request.deadline.text is not None:
         jobs = by_value(jobs)
-    todo = [job for job in jobs if request.force or not is_done(request.out, job, request.unfit)]
+    todo = parents_first([job for job in jobs if request.force or not is_done(request.out, job, request.unfit)])
     unarchived = [job for job in jobs if job not in todo and _lacks_archive(request, job)]
     tell(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to train.")
-    parents = [refuse(job, request.out) for job in todo]
+    planned = {job.name: job for job in todo}
+    parents = [refuse(job, request.out, planned) for job in todo]
     for parent in dict.fromkeys(file for file in parents if file is not None):
         tell(f"The parent is {parent}.")
+    for name in dict.fromkeys(job.recipe.parent for job in todo if job.recipe.parent in planned):
+        tell(f"The parent is {name}, which is trained first.")
     if request.dry_run:
         rates = known_rates([request.out, ZOO])
         for line in forecast(todo, _epoch_images(request), rates):
@@ -182,10 +186,17 @@ class _Training:
         for job in unarchived:
             if self.archiver is not None:
                 self.archiver.finish(job, self.todo)
+        left: set[str] = set()
         for number, job in enumerate(self.todo, 1):
             with exclusive(self.work / f"{job.name}.lock", wait=False) as mine:
                 if not mine:
+                    left.add(job.name)
                     self.tell(f"{job.name}: another process is training it; left to it.")
+                    continue
+                if job.recipe.parent in left:
+                    # A file of that name would be an older one, or one that ships.
+                    left.add(job.name)
+                    self.tell(f"{job.name}: another process is training its parent; left to it.")
                     continue
                 if not request.force and is_done(request.out, job, request.unfit):
                     continue

@@ -13,7 +13,7 @@ from prunecert.errors import UserError
 from prunecert.models import checkpoint_folders
 from prunecert.models.checkpoint import load_card
 from prunecert.models.job import Job
-from prunecert.models.parents import find_parent, other_parent, parent_file
+from prunecert.models.parents import find_parent, other_parent, parent_file, refuse_as_parent
 from prunecert.models.recipe import Recipe
 
 ZOO = checkpoint_folders.ZOO
@@ -86,6 +86,26 @@ def test_one_that_has_seen_the_held_out_images_is_refused_where_they_are_measure
         parent_file(one, out)
     alike = replace(one, recipe=replace(one.recipe, holdout=False))
     assert parent_file(alike, out) == out / "seen.safetensors"
+
+
+def test_what_is_to_be_trained_first_is_refused_as_its_checkpoint_would_be() -> None:
+    dense = replace(job("dense", parent=""), name=DENSE, compression=1.0)
+    refuse_as_parent(job(), dense)
+    sees_all = replace(dense, recipe=replace(dense.recipe, holdout=False))
+    child = job()
+    refuse_as_parent(replace(child, recipe=replace(child.recipe, holdout=False)), sees_all)
+    for one, parent, why in (
+        (child, replace(dense, pruner="lwm"), r"is refused: it is a cnn-small by lwm; it must be a dense cnn-small\."),
+        (
+            child,
+            replace(dense, network="cnn-large"),
+            r"is refused: it is a cnn-large by dense; it must be a dense cnn-s",
+        ),
+        (child, sees_all, "it was trained on the held-out images, too"),
+        (job("lwm-rewind"), dense, "lwm-rewind begins at the initial weights"),
+    ):
+        with pytest.raises(UserError, match=why):
+            refuse_as_parent(one, parent)
 
 
 def test_a_cell_of_another_parent_is_neither_skipped_nor_replaced(tmp_path: Path, put: Callable[..., Path]) -> None:

@@ -12,6 +12,7 @@ from prunecert.bench.running import training
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
 from prunecert.models import checkpoint_folders
+from prunecert.models.pipeline import Job
 from tests.bench.trainkit import SUITE, jobs
 
 
@@ -36,6 +37,24 @@ def test_the_most_telling_cells_come_first(suite: str) -> None:
     names = [job.name.removeprefix("cnn-small_natural_eps2_") for job in training.by_value(jobs(suite))]
     assert names[:5] == ["dense_x1_s0", "lwm_x10_s0", "drop-grow_x10_s0", "lwm_x2_s0", "drop-grow_x2_s0"]
     assert all(name.endswith("s1") for name in names[5:])
+
+
+def test_parents_come_before_what_begins_with_them_and_nothing_else_changes_its_place(suite: str) -> None:
+    cells = jobs(suite)
+    assert training.parents_first(cells) == cells
+
+    def begins(job: Job, parent: str) -> Job:
+        return replace(job, recipe=replace(job.recipe, parent=parent))
+
+    one, two, three, *rest = cells
+    chain = [begins(one, three.name), two, begins(three, rest[-1].name), *rest]
+    names = [job.name for job in training.parents_first(chain)]
+    assert names == [job.name for job in (rest[-1], three, one, two, *rest[:-1])]
+    # A parent that isn't among them is a file.
+    assert training.parents_first([begins(one, "elsewhere")]) == [begins(one, "elsewhere")]
+    circle = f"{one.name} -> {two.name} -> {one.name};"
+    with pytest.raises(UserError, match=f"Parents that lead back to themselves are refused: {circle}"):
+        training.parents_first([begins(one, two.name), begins(two, one.name)])
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("25m", 1500), ("1.5h", 5400), ("90", 90), ("90s", 90), (None, None)])

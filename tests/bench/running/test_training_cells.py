@@ -18,9 +18,10 @@ from prunecert.bench.running.training_cells import TrainingRequest, train_cells
 from prunecert.bench.schema.suite import available_suites, load_suite
 from prunecert.errors import UserError
 from prunecert.models.building import build_for
+from prunecert.models.checkpoint import load_card
 from prunecert.models.data import Dataset
 from prunecert.models.history import read_history
-from prunecert.models.pipeline import Job
+from prunecert.models.pipeline import Job, exclusive
 from tests.bench.trainkit import SUITE
 from tests.models.conftest import blobs
 
@@ -86,6 +87,40 @@ def test_training_never_sees_a_test_image(request_of: Any, monkeypatch: pytest.M
     monkeypatch.setattr(prunecert.models.data, "load", load)
     train_cells(request_of(), lambda _: None)
     assert sorted(loaded) == ["train", "val"]
+
+
+#: Cells that begin at the dense network of their seed, which stands behind them.
+WITH_PARENTS = (
+    SUITE.replace("pruners: [lwm, drop-grow]", "pruners: [lwm]")
+    .replace("cnn-small:", 'cnn-small/natural/2x: {parent: "cnn-small_natural_eps2_dense_x1_s{seed}"}\n  cnn-small:')
+    .replace("[1, 2, 10]", "[2, 1]")
+)
+
+
+def test_a_cell_that_others_begin_with_is_trained_before_them(request_of: Any, tmp_path: Path) -> None:
+    (tmp_path / "parents.yaml").write_text(WITH_PARENTS)
+    suite = load_suite(str(tmp_path / "parents.yaml"))
+    lines: list[str] = []
+    train_cells(request_of(suite=suite, cells="*_s1"), lines.append)
+    assert "The parent is cnn-small_natural_eps2_dense_x1_s1, which is trained first." in lines
+    dense, pruned = (load_card(tmp_path / "zoo" / f"cnn-small_natural_eps2_{end}_s1") for end in ("dense_x1", "lwm_x2"))
+    assert pruned.recipe["parent"] == dense.name
+    assert pruned.parent_sha256 == dense.sha256
+    # What is trained already is a file, of which no more is said than which.
+    lines.clear()
+    train_cells(request_of(suite=suite, cells="*lwm*_s1", force=True, dry_run=True), lines.append)
+    assert f"The parent is {tmp_path / 'zoo' / dense.name}.safetensors." in lines
+
+
+def test_what_begins_at_a_network_that_another_process_trains_is_left_to_it(request_of: Any, tmp_path: Path) -> None:
+    (tmp_path / "parents.yaml").write_text(WITH_PARENTS)
+    suite = load_suite(str(tmp_path / "parents.yaml"))
+    lines: list[str] = []
+    with exclusive(tmp_path / "zoo" / ".work" / "cnn-small_natural_eps2_dense_x1_s0.lock", wait=False):
+        train_cells(request_of(suite=suite, cells="*_s0"), lines.append)
+    assert "cnn-small_natural_eps2_dense_x1_s0: another process is training it; left to it." in lines
+    assert "cnn-small_natural_eps2_lwm_x2_s0: another process is training its parent; left to it." in lines
+    assert not list((tmp_path / "zoo").glob("*.json"))
 
 
 @pytest.mark.slow
