@@ -4,8 +4,8 @@
 under PGD and by bounds. ``prunecert retention results`` reads the leaderboard's entries, and a run's folder or its
 ``summary.json`` is read as well: the images that complete verifiers have judged. With ``--proved`` and a run's folder,
 each proof of its dense networks is followed into the pruned ones (docs/pairs.md). A network is compared with the dense
-one of the same network, objective, radius and seed, and only where both were trained for as many epochs and measured
-on the same images.
+one of the same network, objective, radius and seed, and only where both were measured on the same images. Checkpoints
+are compared only where both were trained for as many epochs, too; among entries those that weren't have a mark.
 
 ``--about networks`` prints the board of a run's folder, of its summary or of the leaderboard's entries: [verified,
 attacked] and what is kept of the dense network's accuracies, kept weights, multiply-adds, unstable ReLUs, median and

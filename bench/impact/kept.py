@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from prunecert.bench.leaderboard.recorded import recorded_cells
+from prunecert.bench.leaderboard.recorded import recorded_networks
 from prunecert.bench.report.kept_accuracies import kept_of_cells, kept_of_checkpoints
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
@@ -44,10 +44,11 @@ def kept_accuracies(
     """
     if source is None or not source.exists() or (source.is_dir() and checkpoint_files(source)):
         return kept_of_checkpoints(source, compressions, cells, only)
-    recorded = recorded_cells(source)
+    recorded = recorded_networks(source)
     if not recorded:
         raise UserError(
             f"{source} holds no checkpoints (*.safetensors with their cards), no run and no leaderboard entries; "
             "give a folder of one of these, or a run's summary.json."
         )
-    return kept_of_cells(recorded, str(source), compressions, cells, only)
+    epochs = {network.cell.name: network.epochs for network in recorded if network.epochs is not None}
+    return kept_of_cells((n.cell for n in recorded), str(source), compressions, cells, only, epochs=epochs)

@@ -40,6 +40,7 @@ class Line:
         shown: How a share is written, where that is more than the percentage.
         origin: What must be equal for a comparison with the control: how it was trained and measured.
         note: Text of the last column.
+        epochs: Of all its training, where a difference from the control's is marked and not refused.
     """
 
     group: tuple[str, str, str, int]
@@ -50,6 +51,7 @@ class Line:
     shown: Mapping[str, str]
     origin: tuple[object, ...]
     note: str = ""
+    epochs: int | None = None
 
 
 #: Headings of the accuracies in a card, and which of them "kept" is about.
@@ -146,10 +148,14 @@ def _epochs(card: Any, recipe: _Epochs, folder: Path, generations: int = 8) -> i
     return before + own if isinstance(before, int) else f"{own} after {before}"
 
 
-def of_cell(cell: SummaryCell) -> Line | None:
+def of_cell(cell: SummaryCell, epochs: int | None = None) -> Line | None:
     """Returns the line of a cell of a run's summary, or None if it isn't finished.
 
     A cell that its note says to be attacked only has no verified accuracy.
+
+    Args:
+        cell: The cell.
+        epochs: Of all the network's training, where that is recorded.
     """
     if not cell.finished:
         return None
@@ -170,6 +176,7 @@ def of_cell(cell: SummaryCell) -> Line | None:
         shown={"verified % (95 %)": shown},
         origin=(cell.images, cell.data_fingerprint),
         note=str(cell.undecided.total),
+        epochs=epochs,
     )
 
 
@@ -189,13 +196,27 @@ def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int)
     of = " / ".join(h.split(" %")[0] for h in compared)
     shares = [(heading, True) for heading in headings]
     named = (("network, objective, ε, seed", False), ("pruner", False), ("×", True))
+    unequal: list[str] = []
     columns = (*named, *shares, (f"kept of dense, %: {of}", False), (note, True))
     rows = []
     for line in lines:
         cells = [line.shown.get(h, f"{100 * line.shares[h]:.1f}") if h in line.shares else "" for h in headings]
         parts = [", ".join(map(str, line.group)), line.pruner, f"{line.compression:g}", *cells]
-        rows.append([*parts, _kept(line, controls.get(line.group), compared, digits), line.note])
-    return "\n".join([*Table(columns, rows).markdown(), ""])
+        control = controls.get(line.group)
+        shares_kept = _kept(line, control, compared, digits)
+        if control is not None and (mark := _more_epochs(line, control)):
+            shares_kept += " *"
+            unequal.append(mark)
+        rows.append([*parts, shares_kept, line.note])
+    remark = [f"\\* Trained for other epochs than the dense control: {', '.join(unequal)}.", ""] if unequal else []
+    return "\n".join([*Table(columns, rows).markdown(), "", *remark])
+
+
+def _more_epochs(line: Line, control: Line) -> str:
+    """Returns how a network's epochs differ from its control's, or nothing where they don't or aren't known."""
+    if line.epochs is None or control.epochs is None or line.epochs == control.epochs or line.pruner == DENSE:
+        return ""
+    return f"{line.name} {line.epochs} in place of {control.epochs}"
 
 
 def place(line: Line) -> tuple[object, ...]:
@@ -263,6 +284,8 @@ def kept_of_cells(
     compressions: Collection[float] | None = None,
     patterns: str | None = None,
     only: Collection[str] | None = None,
+    *,
+    epochs: Mapping[str, int] | None = None,
 ) -> str:
     """Returns the table of what complete verifiers have judged.
 
@@ -272,11 +295,13 @@ def kept_of_cells(
         compressions: Only these ratios; None: all.
         patterns: Only cells whose name fits one of these comma-separated shell patterns; None: all.
         only: Only cells of these names; None: all.
+        epochs: Of all the training of networks, by name, where that is recorded.
 
     Raises:
         UserError: Nothing of what is asked for is there.
     """
-    lines = [line for line in map(of_cell, cells) if line is not None]
+    by_name = epochs or {}
+    lines = [line for cell in cells if (line := of_cell(cell, by_name.get(cell.name))) is not None]
     return markdown(_chosen(lines, compressions, patterns, only, source), RUN_KEPT, "undecided", 0)
 
 

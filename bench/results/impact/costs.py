@@ -124,6 +124,28 @@ def train_seconds(networks: Mapping[str, Trained]) -> dict[str, tuple[float, boo
     return totals
 
 
+def total_epochs(networks: Mapping[str, Trained]) -> dict[str, int]:
+    """Returns each network's epochs, pre-training and its parent's training included.
+
+    >>> kind = ("cnn5", "ibp", "2/255", "0", "f", "60", "True")
+    >>> parent, child = Trained(kind, "dense", 1.0, 10, 60), Trained(kind, "lwm", 1.0, 20, 0, parent="dense_s0")
+    >>> total_epochs({"dense_s0": parent, "lwm_s0": child, "lost": Trained(kind, "lwm", 1.0, 20, 0, parent="gone")})
+    {'dense_s0': 70, 'lwm_s0': 90}
+
+    Those whose parent isn't there are missing.
+
+    Args:
+        networks: By name.
+    """
+    totals: dict[str, int] = {}
+    waiting = dict(networks)
+    while ready := [name for name, network in waiting.items() if not network.parent or network.parent in totals]:
+        for name in ready:
+            network = waiting.pop(name)
+            totals[name] = network.epochs + network.shared_epochs + totals.get(network.parent, 0)
+    return totals
+
+
 def sparse_macs(network: str, layers: Sequence[tuple[Sequence[int], float]], data: Mapping[str, Any]) -> int | None:
     """Returns the multiply-adds of an image with weights that are not zero.
 

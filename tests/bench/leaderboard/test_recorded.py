@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.leaderboard.recorded import recorded_cells
+from prunecert.bench.leaderboard.recorded import recorded_cells, recorded_networks
 from prunecert.bench.results.store import Writer
 from prunecert.bench.results.summary import summarise
 from prunecert.errors import UserError
@@ -39,6 +39,20 @@ def test_a_network_that_two_suites_verified_is_there_once(tmp_path: Path) -> Non
     result = json.loads(files[0].read_text())["result"]
     assert (one.name, one.images, one.clean.k) == (NAME, 1000, result["clean"]["k"])
     assert recorded_cells(tmp_path / "leaderboard") == [one]
+
+
+def test_entries_say_how_long_their_networks_were_trained_with_their_parents(tmp_path: Path) -> None:
+    (tmp_path / "leaderboard").mkdir()
+    family = "cnn-small_mtl-ibp_eps2"
+    for member in ("dense_x1_s0", "lwm_x100_s0", "lwm-iterative_x100_s0"):
+        (file,) = LEADERBOARD.glob(f"{family}_{member}.*.json")
+        shutil.copy(file, tmp_path / "leaderboard")
+    epochs = {network.cell.pruner: network.epochs for network in recorded_networks(tmp_path)}
+    assert epochs == {"dense": 180, "lwm": 180, "lwm-iterative": 220}
+    # Without its parent's entry nobody knows how long a network was trained.
+    next((tmp_path / "leaderboard").glob("*dense*")).unlink()
+    epochs = {network.cell.pruner: network.epochs for network in recorded_networks(tmp_path)}
+    assert epochs == {"lwm": 180, "lwm-iterative": None}
 
 
 def test_an_entry_with_a_field_of_another_type_is_refused(tmp_path: Path) -> None:

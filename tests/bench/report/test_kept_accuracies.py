@@ -130,6 +130,19 @@ def test_verified_networks_have_intervals_and_undecided_images() -> None:
         kept_of_cells(networks, "here", {20.0})
 
 
+def test_a_verified_network_that_was_trained_for_other_epochs_is_marked() -> None:
+    pruned = cell(name="longer", pruner="lwm", compression=10.0), cell(name="as_long", pruner="hydra", compression=10.0)
+    networks = [msgspec.convert(one, SummaryCell) for one in (cell(), *pruned)]
+    dense = networks[0].name
+    text = kept_of_cells(networks, "here", epochs={dense: 70, "longer": 90, "as_long": 70})
+    table, _, note = text.partition("\n\n")
+    assert [row[-2] for row in cells(table)] == ["", "100 / 100 / 100 *", "100 / 100 / 100"]
+    assert note == "\\* Trained for other epochs than the dense control: longer 90 in place of 70.\n"
+    # Where one of the two isn't recorded, nothing is said.
+    for epochs in (None, {"longer": 90}, {dense: 70}, {dense: 70, "longer": 70}):
+        assert "*" not in kept_of_cells(networks, "here", epochs=epochs)
+
+
 def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
     row = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
     assert row is not None
