@@ -79,9 +79,10 @@ def _divide(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> 
 
 
 def _power(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
-    if isinstance(inputs[1], Value) or not np.all(stored(node, inputs, 1, "exponent") == 1):
+    if isinstance(inputs[1], Value) or not np.all((exponent := stored(node, inputs, 1, "exponent")) == 1):
         raise refuse(node, "it is no affine function; allowed is the exponent 1")
-    return [computed(node, inputs[0])]
+    value = computed(node, inputs[0])
+    return [broadcast(value, np.broadcast_shapes(value.shape, exponent.shape))]
 
 
 def _identity(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
@@ -89,12 +90,18 @@ def _identity(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -
 
 
 def _cast(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
-    target = attributes_of(node).get("to", TensorProto.FLOAT) if node.op_type == "Cast" else TensorProto.FLOAT
+    target = attributes_of(node).get("to")
+    if target is None:
+        # One whose type can be told has become a Cast.
+        raise refuse(node, "the type that it casts to can't be told; export the network with Cast")
     if target not in _FLOATS:
         raise refuse(node, f"it rounds what depends on the input to {TensorProto.DataType.Name(target)}")
+    value = computed(node, inputs[0])
     if target in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        if value.last != "none":
+            raise refuse(node, f"it comes after {value.maker}, of which 16 bits don't keep the outputs' order")
         reading.note("What is computed in 16 bits in the file is computed in float32.")
-    return [computed(node, inputs[0])]
+    return [value]
 
 
 def _dropout(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value | None]:

@@ -75,6 +75,16 @@ def to_dense(sparse: onnx.SparseTensorProto) -> Array:
     return dense.reshape(dims)
 
 
+def stored_values(graph: onnx.GraphProto) -> dict[str, Array]:
+    """Returns the constants that a graph stores, by name.
+
+    Raises:
+        UserError: See `to_array` and `to_dense`.
+    """
+    dense = {item.name: to_array(item) for item in graph.initializer}
+    return dense | {item.values.name: to_dense(item) for item in graph.sparse_initializer}
+
+
 def constant_value(node: onnx.NodeProto) -> Array:
     """Returns the value of a ``Constant`` node."""
     for item in node.attribute:

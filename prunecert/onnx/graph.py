@@ -10,9 +10,10 @@ import onnx.inliner
 from onnx import TensorProto
 
 from prunecert.errors import UserError
-from prunecert.onnx.constants import to_array, to_dense
+from prunecert.onnx.constants import stored_values
 from prunecert.onnx.io import reason_of
-from prunecert.onnx.normal import DEFAULT_DOMAINS, ELEMENTS, Array, UnsupportedNetworkError
+from prunecert.onnx.normal import DEFAULT_DOMAINS, ELEMENTS, UnsupportedNetworkError
+from prunecert.onnx.types import all_nodes, casts_told
 from prunecert.onnx.values import Shape
 
 #: Opsets that are read.
@@ -27,14 +28,38 @@ _TYPES = {
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the model with its local functions written out."""
+    """Returns the model with its local functions written out, and CastLike as Cast where its type can be told."""
     if not model.functions:
-        return model
+        return casts_told(model)
     try:
-        plain: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+        plain: onnx.ModelProto = onnx.inliner.inline_local_functions(_with_defaults(model))
     except Exception as error:
         raise UserError(f"Its local functions can't be inlined ({reason_of(error)}).") from error
-    return plain
+    return casts_told(plain)
+
+
+def _with_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model with the default attributes of its functions at each call that leaves them out.
+
+    ONNX's inliner forgets them, so that an operator within would have its own default.
+    """
+    defaults = {(item.domain, item.name, _overload(item)): item.attribute_proto for item in model.functions}
+    if not any(defaults.values()):
+        return model
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    for part in (whole.graph, *whole.functions):
+        for node in all_nodes(part.node):
+            own = {item.name for item in node.attribute}
+            for attribute in defaults.get((node.domain, node.op_type, _overload(node)), ()):
+                if attribute.name not in own:
+                    node.attribute.append(attribute)
+    return whole
+
+
+def _overload(item: onnx.FunctionProto | onnx.NodeProto) -> str:
+    # Files of older versions of ONNX have none.
+    return str(getattr(item, "overload", ""))
 
 
 class Graph:
@@ -60,9 +85,7 @@ class Graph:
             raise UnsupportedNetworkError(f"It has {len(self.proto.node):,} nodes; allowed are {_MOST_NODES:,}.")
         if inputs is None:
             return
-        self.constants: dict[str, Array] = {item.name: to_array(item) for item in self.proto.initializer}
-        for sparse in self.proto.sparse_initializer:
-            self.constants[sparse.values.name] = to_dense(sparse)
+        self.constants = stored_values(self.proto)
         entries = [item for item in self.proto.input if item.name not in self.constants]
         if len(entries) != inputs:
             named = ", ".join(repr(item.name) for item in entries)

@@ -77,6 +77,12 @@ class Layers:
             self._known[key] = self._append(Node("Reshape", (source,), shape, positive=old.positive))
         return self._known[key]
 
+    def starts(self, number: int) -> bool:
+        """Whether a node is the input, reshaped at most."""
+        while self.nodes[number].operator == "Reshape":
+            number = self.nodes[number].inputs[0]
+        return self.nodes[number].operator == "Input"
+
     def relu(self, source: int) -> int:
         """Returns max(x, 0)."""
         if self.nodes[source].positive:

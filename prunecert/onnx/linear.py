@@ -209,8 +209,15 @@ def reduced_axes(
 def _probed(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
     """Reads a linear operator off its values at unit vectors, each of which is one constant, or 0 or 1."""
     value, arrays, name = _linear_in(node, inputs)
-    matrix, origin = _columns(reading, node, arrays | {name: np.zeros(value.shape, np.float32)}, name)
+    # Operators take one type: 16 bits are exact in float32, for which there are more kernels.
+    arrays = {key: array.astype(np.float32) if _is_coarse(array) else array for key, array in arrays.items()}
+    kind = np.float64 if any(array.dtype == np.float64 for array in arrays.values()) else np.float32
+    matrix, origin = _columns(reading, node, arrays | {name: np.zeros(value.shape, kind)}, name)
     return _as_layer(reading, node, value, matrix, origin)
+
+
+def _is_coarse(array: Array) -> bool:
+    return array.dtype.itemsize == 2 and array.dtype.kind not in "iu"
 
 
 def _linear_in(node: onnx.NodeProto, inputs: Sequence[Input]) -> tuple[Value, dict[str, Array], str]:

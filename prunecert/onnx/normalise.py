@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from prunecert.errors import UserError
 from prunecert.onnx import activations, arithmetic, linear, moves, pooling
-from prunecert.onnx.constants import Evaluator, constant_value, is_random, label, refuse, to_array
+from prunecert.onnx.constants import Evaluator, constant_value, is_random, label, refuse, stored_values
 from prunecert.onnx.emit import Emitter
 from prunecert.onnx.graph import Graph, inlined
 from prunecert.onnx.io import first_line
@@ -279,7 +279,7 @@ class _Reader:
         layers = self.reading.layers
         try:
             number = layers.reshape(self.reading.emitter.node(value), (1, value.size))
-            if layers.nodes[number].operator in ("Input", "Reshape") and _starts(layers, number):
+            if layers.nodes[number].operator in ("Input", "Reshape") and layers.starts(number):
                 number = layers.gemm(number, np.eye(value.size), np.zeros(value.size))
         except UnsupportedNetworkError as error:
             raise UnsupportedNetworkError(f"Its output {self.output!r:.80} isn't taken. {error}") from error
@@ -373,11 +373,13 @@ class _Reader:
             raise refuse(node, "its condition depends on the network's input; export the network by tracing it")
         branch = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
         graph = next(item.g for item in node.attribute if item.name == branch)
-        for item in graph.initializer:
-            self.values[item.name] = to_array(item)
+        # What has a name within a branch has it there alone, whatever has the same name outside.
+        outer, self.values = self.values, {**self.values, **stored_values(graph)}
         for inner in graph.node:
             self._node(inner)
-        return [self.values.get(item.name) for item in graph.output]
+        results = [self.values.get(item.name) for item in graph.output]
+        self.values = outer
+        return results
 
     def _check_last(self, node: onnx.NodeProto, inputs: Sequence[Input]) -> None:
         for item in inputs:
@@ -391,10 +393,3 @@ class _Reader:
 def _inner(error: UserError) -> str:
     text = str(error).rstrip(".")
     return text[:1].lower() + text[1:]
-
-
-def _starts(layers: Layers, number: int) -> bool:
-    """Whether a node is the input, reshaped at most."""
-    while layers.nodes[number].operator == "Reshape":
-        number = layers.nodes[number].inputs[0]
-    return layers.nodes[number].operator == "Input"

@@ -135,25 +135,51 @@ def _session(onnx: Path, sha256: str) -> Any:
         raise UserError(f"onnxruntime can't run {onnx} ({reason_of(error)}).") from error
 
 
-def representable(points: npt.ArrayLike, onnx: Path) -> FloatArray:
+def representable(
+    points: npt.ArrayLike, onnx: Path, lower: FloatArray | None = None, upper: FloatArray | None = None
+) -> FloatArray:
     """Returns the nearest points that a network can be given: the same ones, unless its input is float16 or whole.
 
     Args:
         points: Float32 inputs.
         onnx: The network.
+        lower: Lower ends of the box to stay in, where there are such points in it.
+        upper: Upper ends.
 
     Raises:
         UserError: The file is no ONNX network.
     """
     kind = np.dtype(network_info(onnx).input_type)
     single = np.asarray(points, dtype=np.float32)
+    if lower is not None and upper is not None:
+        single = np.clip(single, lower, upper)
     if kind in (np.float32, np.float64):
         return single
+    nearest = _nearest(single, kind)
+    if lower is None or upper is None:
+        return nearest
+    # One step back into the box; where that leaves it on the other side there is no such number in it.
+    down, up = _next(nearest, kind, -1), _next(nearest, kind, 1)
+    inwards = np.where(nearest > upper, down, np.where(nearest < lower, up, nearest))
+    chosen: FloatArray = np.where((inwards >= lower) & (inwards <= upper), inwards, nearest)
+    return chosen
+
+
+def _nearest(single: FloatArray, kind: np.dtype[Any]) -> FloatArray:
     if kind.kind in "iu":
         limits = np.iinfo(kind)
         return np.clip(np.rint(single), limits.min, limits.max).astype(np.float32)
     with np.errstate(over="ignore"):
         return single.astype(kind).astype(np.float32)
+
+
+def _next(values: FloatArray, kind: np.dtype[Any], sign: int) -> FloatArray:
+    """Returns the next numbers of a type in a direction."""
+    if kind.kind in "iu":
+        return values + np.float32(sign)
+    with np.errstate(over="ignore"):
+        following: FloatArray = np.nextafter(values.astype(kind), kind.type(sign * np.inf)).astype(np.float32)
+    return following
 
 
 def replay(instance: Instance, witness: npt.ArrayLike, *, clip: bool = True) -> tuple[WitnessCheck, FloatArray]:
@@ -186,10 +212,11 @@ def replay(instance: Instance, witness: npt.ArrayLike, *, clip: bool = True) -> 
         if clip and 0 < outside <= 4 * float(np.finfo(np.float32).eps) * float(scale.max()):
             point = np.clip(point, instance.lower, instance.upper)
             clipped = True
-        # A network of float16 or whole numbers can't be given any point: the nearest that it can must do.
-        nearest = representable(point, instance.onnx)
+        # A network of float16 or whole numbers can't be given any point: the nearest that it can must do, in the box.
+        box = (instance.lower, instance.upper) if clipped or not outside else (None, None)
+        nearest = representable(point, instance.onnx, *box)
         clipped = clipped or bool((nearest != point).any() and not np.isnan(point).any())
-        point = nearest
+        point, outside = nearest, max(outside, 0.0 if box[0] is None else _outside(instance, nearest))
     in_set = fits and instance.contains(point)
     values = outputs(instance.onnx, point[None], instance.classes)[0] if fits else np.zeros(0, dtype=np.float32)
     violated = fits and instance.spec.violated_by(values)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prunecert.errors import UserError
-from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status, Times, Verdict, Verifier
+from prunecert.verifiers.base import FloatArray, Instance, Kind, OutputSpec, Status, Times, Verdict, Verifier
 from prunecert.verifiers.certificate import Certificate, flaw
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.rounding import guard
@@ -65,6 +65,14 @@ def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -
         except UserError as error:
             return replace(verdict, status=Status.ERROR, detail=f"no replay: {error}", witness=None, stage=None)
         record = check.to_json()
+        if not check.in_set and _contains(instance, verdict.witness):
+            detail = (
+                "a counterexample was found that the network can't be given, whose input isn't float32, and no point "
+                "beside it in the input set can be, so that neither answer is established"
+            )
+            return replace(
+                verdict, status=Status.UNKNOWN, detail=detail, witness=None, stage=None, witness_check=record
+            )
         if check.in_set and not check.violated and _only_closed(instance.spec, check.outputs):
             detail = (
                 "a counterexample was found only where a strict inequality of the property holds with equality, so "
@@ -93,6 +101,12 @@ def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -
     if verdict.status in (Status.ERROR, Status.UNSUPPORTED, Status.MEMOUT) and not verdict.detail:
         return replace(verdict, detail=f"{verifier.name} answered {verdict.status} and said no more")
     return guard.guard(verifier, instance, verdict)
+
+
+def _contains(instance: Instance, witness: FloatArray) -> bool:
+    """Whether a point as it was claimed lies in the input set."""
+    point = np.asarray(witness, dtype=np.float32)
+    return point.size == instance.lower.size and instance.contains(point.reshape(instance.lower.shape))
 
 
 def _only_closed(spec: OutputSpec, values: tuple[float, ...]) -> bool:

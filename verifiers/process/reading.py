@@ -24,10 +24,12 @@ import numpy.typing as npt
 
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.onnx.graph import inlined
 from prunecert.onnx.io import identity, load_model
 from prunecert.onnx.normal import Normalised, UnsupportedNetworkError
 from prunecert.onnx.normalise import normalise
 from prunecert.onnx.rounding import forget
+from prunecert.onnx.types import FLOAT32_UNIT, unit_of
 from prunecert.verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.formats.support import (
@@ -48,8 +50,6 @@ POINTS_REWRITTEN = 5
 POINTS_SAME = 2
 #: How far two evaluations in float32 may differ, relative to the outputs' scale, before their rounding is bounded.
 TOLERANCE = 1e-4
-#: Unit roundoff of float16.
-_HALF_UNIT = 2.0**-11
 #: Relative distance of two numbers at which float32 certainly tells their exponentials apart.
 _TELLS_APART = 1e-5
 
@@ -101,7 +101,8 @@ class FileReading:
         entry = next(value for value in self._normal.model.graph.input if value.name not in constants)
         self.normal = all(operator in OPERATORS for operator, _ in self.operators)
         self._shape = tuple(dim.dim_value for dim in entry.type.tensor_type.shape.dim)[1:]
-        self._activation = _last_activation(model) if self._normal.last != "none" else ""
+        self._activation = self._normal.removed
+        self._unit = unit_of(inlined(model))
         self._compared = False
 
     @property
@@ -168,8 +169,9 @@ class FileReading:
                     )
         slack = self._slack(instance, spec_kind(instance.spec, instance.classes))
         if not math.isfinite(slack):
+            word = "float32" if self._unit == FLOAT32_UNIT else "16-bit"
             raise UnsupportedError(
-                f"{self._given.name} ends with {self._activation}, whose float32 values are equal for many different "
+                f"{self._given.name} ends with {self._activation}, whose {word} values are equal for many different "
                 "inputs in this box; export the network without it and state the property of its inputs."
             )
         return OutputSpec(
@@ -178,6 +180,8 @@ class FileReading:
 
     def _slack(self, instance: Instance, kind: SpecKind) -> float:
         """Returns by how much two inputs of the last activation must differ so that its float32 outputs do."""
+        if self._unit > FLOAT32_UNIT:
+            return math.inf
         if self._activation == "Softmax" and kind == "robustness":
             # The label's value is the largest, so that it is at least 1 / n, and no other comes near it.
             return _TELLS_APART
@@ -272,8 +276,7 @@ class FileReading:
         right = outputs
         if self.changed:
             right = counterexample.outputs(self.path, moved)
-            unit = _HALF_UNIT if network_info(self._given).input_type == "float16" else 2.0**-24
-            if self._normal.last == "none" and not self._agree(moved, right, outputs, unit):
+            if self._normal.last == "none" and not self._agree(moved, right, outputs, self._unit):
                 return (
                     f"the normal form of {self._given.name} differs from it by {_gap(right, outputs):.3g} in the box: "
                     f"please report it ({'; '.join(self._normal.notes)[:300]})"
@@ -361,11 +364,6 @@ def operators_of(normal: Normalised) -> tuple[tuple[str, str], ...]:
     for index, node in enumerate(normal.model.graph.node):
         operators.setdefault(node.op_type, node.name or f"number {index}")
     return tuple(operators.items())
-
-
-def _last_activation(model: Any) -> str:
-    names = ("Softmax", "LogSoftmax", "Sigmoid", "Tanh")
-    return next((node.op_type for node in reversed(model.graph.node) if node.op_type in names), "an activation")
 
 
 def _difference(row: npt.NDArray[np.float64]) -> bool:

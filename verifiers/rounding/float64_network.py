@@ -25,8 +25,6 @@ import numpy.typing as npt
 from prunecert.verifiers.formats.support import network_info
 from prunecert.verifiers.rounding.float64_rules import RULES, Array, is_real
 
-#: Unit roundoff of float32.
-UNIT = 2.0**-24
 #: Operators that select or move numbers and round nothing.
 _EXACT = frozenset(
     {
@@ -50,8 +48,16 @@ _EXACT = frozenset(
 _OTHERS = 16.0
 
 
+#: Types that a Cast of real numbers may have: FLOAT, FLOAT16, DOUBLE and BFLOAT16.
+_FLOATS = frozenset({1, 10, 11, 16})
+
+
 class UnreadableError(Exception):
     """The network can't be run in float64 here; the message says why."""
+
+
+class WholeNumbersError(UnreadableError):
+    """It rounds activations to whole numbers: in float64 others lie on the other side of a tie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,21 +82,34 @@ class _Node:
 class Network:
     """An ONNX network that runs in float64.
 
+    A Cast of what depends on the input changes nothing there: in real arithmetic nothing is rounded, neither to
+    float32 nor to 16 bits. One of constants is made as it stands, since what comes out are the network's weights.
+
     Args:
         path: The file.
         count: Numbers of the output that is meant, of several; None: the first.
+        normal: Whether its normal form is run in its place, whose operators are few.
 
     Raises:
         UnreadableError: It can't be.
     """
 
-    def __init__(self, path: Path, count: int | None = None) -> None:
+    def __init__(self, path: Path, count: int | None = None, *, normal: bool = False) -> None:
         import onnx
         from onnx.reference import ReferenceEvaluator
 
+        from prunecert.onnx.graph import inlined
+        from prunecert.onnx.types import unit_of
+
+        self._order: npt.NDArray[np.int64] | None = None
         try:
-            model = onnx.load(str(path))
+            model = inlined(onnx.load(str(path)))
+            self._unit = unit_of(model)
+            if normal:
+                model, self._order = _normal_form(path, count)
             operators = ReferenceEvaluator(model).rt_nodes_
+        except UnreadableError:
+            raise
         except Exception as error:
             # Whatever a file can hold that the reference implementation has no word for.
             raise UnreadableError(f"{type(error).__name__}: {error}") from error
@@ -105,19 +124,27 @@ class Network:
         # As the replay shapes a point, and the output that it looks at.
         info = network_info(path)
         self._shape = tuple(dim or -1 for dim in info.run_shape)
-        fitting = [output.name for output in info.outputs if count is None or output.size in (count, None)]
-        if not fitting:
-            raise UnreadableError(f"it has no output of {count} numbers")
-        self._exit = fitting[0]
+        if normal:
+            self._shape = tuple(dim.dim_value for dim in entries[0].type.tensor_type.shape.dim)
+            self._exit = model.graph.output[0].name
+        else:
+            fitting = [output.name for output in info.outputs if count is None or output.size in (count, None)]
+            if not fitting:
+                raise UnreadableError(f"it has no output of {count} numbers")
+            self._exit = fitting[0]
         self._nodes = []
+        #: What depends on the input.
+        self._moving = {self._entry}
         if any(node.op_type == "QuantizeLinear" and node.input[0] not in self._constants for node in model.graph.node):
             # In float64 other values lie on the other side of a tie: what differs then is no rounding of float32.
-            raise UnreadableError("it rounds activations to whole numbers")
+            raise WholeNumbersError("it rounds activations to whole numbers")
         for node, operator in zip(model.graph.node, operators, strict=True):
             if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
                 raise UnreadableError(f"{node.op_type} holds a graph of its own")
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             self._nodes.append(_Node(node.op_type, tuple(node.input), tuple(node.output), attributes, operator))
+            if not self._moving.isdisjoint(node.input):
+                self._moving.update(node.output)
 
     @property
     def weights(self) -> int:
@@ -130,7 +157,8 @@ class Network:
         Args:
             point: One input, of the input's size.
             noise: Where it is given, every sum of n products s_i gets a normal error whose deviation is
-                u sqrt(n / 3) max(sqrt(sum of s_i^2), |sum|), u = 2**-24: that of recursive summation in float32 when
+                u sqrt(n / 3) max(sqrt(sum of s_i^2), |sum|), u = 2**-24 (more where
+                the file computes in 16 bits): that of recursive summation in float32 when
                 roundings are independent and uniform, and the partial sums no larger than a random walk's or, if they
                 all have one sign, than their end.
 
@@ -142,7 +170,8 @@ class Network:
         """
         values: dict[str, Any] = {"": None, **self._constants}
         try:
-            values[self._entry] = np.asarray(point, dtype=np.float64).reshape(self._shape)
+            flat = np.asarray(point, dtype=np.float64).reshape(-1)
+            values[self._entry] = (flat if self._order is None else flat[self._order]).reshape(self._shape)
         except ValueError as error:
             raise UnreadableError(f"its input: {type(error).__name__}: {error}") from error
         for node in self._nodes:
@@ -167,6 +196,10 @@ class Network:
         return self._squares[id(value)]
 
     def _apply(self, node: _Node, arguments: list[Any], noise: np.random.Generator | None) -> Sequence[Any]:
+        if node.operator == "Cast" and node.inputs[0] in self._moving and node.attributes.get("to") in _FLOATS:
+            (value,) = arguments
+            if is_real(value):
+                return (value if noise is None else self._disturbed(value, np.abs(value), 1, noise),)
         rule = RULES.get(node.operator)
         if rule is None:
             results = node.reference.run(*arguments)
@@ -177,15 +210,36 @@ class Network:
                 terms = max(1, arguments[0].size // max(1, value.size))
                 (squares,) = node.reference.run(arguments[0] ** 2, *arguments[1:])
                 mean = node.operator == "ReduceMean"
-                return (_disturbed(value, np.sqrt(squares / terms if mean else squares), terms, noise),)
+                return (self._disturbed(value, np.sqrt(squares / terms if mean else squares), terms, noise),)
             return tuple(
-                _disturbed(result, _OTHERS * np.abs(result), 1, noise) if is_real(result) else result
+                self._disturbed(result, _OTHERS * np.abs(result), 1, noise) if is_real(result) else result
                 for result in (results if isinstance(results, tuple) else (results,))
             )
         value, squares, terms = rule(node.attributes, arguments, None if noise is None else self._square)
         if noise is not None and squares is not None:
-            value = _disturbed(value, np.sqrt(squares), terms, noise)
+            value = self._disturbed(value, np.sqrt(squares), terms, noise)
         return (value,)
+
+    def _disturbed(self, value: Array, size: Array, terms: float, noise: np.random.Generator) -> Array:
+        deviation = self._unit * math.sqrt(max(terms, 1) / 3) * np.maximum(size, np.abs(value))
+        disturbed: Array = value + deviation * noise.standard_normal(value.shape)
+        return disturbed
+
+
+def _normal_form(path: Path, count: int | None) -> tuple[Any, npt.NDArray[np.int64] | None]:
+    """Returns a file's normal form and the order of its input.
+
+    Raises:
+        UnreadableError: Its outputs are others than the file's.
+        UserError: It has none.
+    """
+    from prunecert.onnx.io import load_model
+    from prunecert.onnx.normalise import normalise
+
+    form = normalise(load_model(path), outputs=count, keep=("MaxPool", "Sigmoid", "Tanh"))
+    if form.last != "none":
+        raise UnreadableError(f"its normal form lacks the last {form.removed}")
+    return form.model, form.input_order
 
 
 def _wide(value: Any) -> Any:
@@ -193,14 +247,59 @@ def _wide(value: Any) -> Any:
     return value.astype(np.float64, copy=False) if is_real(value) else value
 
 
-def _disturbed(value: Array, size: Array, terms: float, noise: np.random.Generator) -> Array:
-    deviation = UNIT * math.sqrt(max(terms, 1) / 3) * np.maximum(size, np.abs(value))
-    disturbed: Array = value + deviation * noise.standard_normal(value.shape)
-    return disturbed
+class Float64:
+    """A file in float64: as it stands, or, where that can't be run, its normal form.
+
+    Args:
+        path: The file.
+        count: Numbers of the output that is meant, of several; None: the first.
+
+    Raises:
+        UnreadableError: Neither can be run.
+    """
+
+    def __init__(self, path: Path, count: int | None) -> None:
+        self._path, self._count = path, count
+        self._network = self._read()
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the network holds: about the work of a run."""
+        return self._network.weights
+
+    def run(self, point: npt.ArrayLike, noise: np.random.Generator | None = None) -> Array:
+        """Evaluates one point, see `Network.run`."""
+        try:
+            return self._network.run(point, noise)
+        except UnreadableError as error:
+            if self._normal:
+                raise
+            self._switch(error)
+            return self._network.run(point, noise)
+
+    def _read(self) -> Network:
+        self._normal = False
+        try:
+            return Network(self._path, self._count)
+        except WholeNumbersError:
+            raise
+        except UnreadableError as error:
+            return self._switch(error)
+
+    def _switch(self, why: UnreadableError) -> Network:
+        """Goes on with the normal form."""
+        self._normal = True
+        try:
+            self._network = Network(self._path, self._count, normal=True)
+        except WholeNumbersError:
+            raise
+        except UnreadableError as error:
+            raise UnreadableError(f"{why}; {error}") from error
+        return self._network
 
 
 @functools.lru_cache(maxsize=2)
-def read(path: Path, sha256: str, count: int | None = None) -> Network:
+def read(path: Path, sha256: str, count: int | None = None) -> Float64:
     """Returns a file's network, from memory if it is one of the last that were asked for.
 
     Args:
@@ -211,4 +310,4 @@ def read(path: Path, sha256: str, count: int | None = None) -> Network:
     Raises:
         UnreadableError: It can't be run in float64.
     """
-    return Network(path, count)
+    return Float64(path, count)

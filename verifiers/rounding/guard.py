@@ -11,8 +11,7 @@ for errors thousands of times what ever occurs and would leave hardly a network 
 
 What is asked of an `unsat` (`guard`):
 
-* F is run at the centre of the box, its two end corners, random corners and points, and, where few inputs vary, at the
-  corner towards which each row of the property falls (by differences of F along each input). If one is a
+* F is run at points of the box (`verifiers.rounding.points`). If one is a
   counterexample, or an output there is infinite or not a number, it is no `unsat`: `unknown` if f is safe at that point
   or within rounding of it, and otherwise `error`: the verifier's arithmetic, or its reading of the file, is wrong.
 * The verifier's bound of each disjunct must exceed the *allowance*, and so must the disjunct's value at each of these
@@ -44,6 +43,7 @@ from prunecert.verifiers.base import FloatArray, Instance, Status, Verdict, Veri
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.rounding import float64_network
 from prunecert.verifiers.rounding.blas_threads import one_thread
+from prunecert.verifiers.rounding.points import points_of
 
 Array = npt.NDArray[np.float64]
 
@@ -52,13 +52,8 @@ _MEASURED, _RANDOM = 16.0, 4.0
 #: Points in float64: at least, at most, and weights that are walked over together; the time would not be the same
 #: twice, and a verdict must be.
 _LEAST, _MOST, _WEIGHTS = 3, 6, 1_000_000
-#: Random corners and random points, each.
-_DRAWN = 4
-#: Inputs that may vary for the falling corners to be looked for: F is run twice for each.
-_FEW = 64
-#: Rows whose falling corners are tried.
-_ROWS = 16
-#: Relative allowance where float64 can't be had, as in `verifiers.adapters.lirpa.engine`.
+#: Relative allowance of networks that round to whole numbers, of which float64 is no measure; what these roundings do
+#: is charged by who proves something of them.
 _BLIND = 1e-5
 #: Of what a verifier without certificates is asked to prove.
 _FOREIGN = 4.0
@@ -74,7 +69,8 @@ class Measure:
         points: Float32 [n, *shape] in the input set, n > 0.
         outputs: onnxruntime's there, [n, outputs].
         steady: Whether it gives the same at one point twice; dropout in training mode doesn't.
-        exact: The float64 ones of the first of them, [m, outputs]; m is 0 where the network can't be run so.
+        exact: The float64 ones of the first of them, [m, outputs]; m is 0 where the network can't be run so, and then
+            nothing counts as proved, but of networks that round to whole numbers.
         allowance: For each disjunct, how far rounding may move the largest of its rows.
         seconds: It took.
     """
@@ -122,68 +118,19 @@ def _measure(key: _Key) -> Measure:
         with np.errstate(all="ignore"):
             return counterexample.outputs(instance.onnx, points, instance.classes)
 
-    points = _points(instance, run)
+    points = points_of(instance, run)
     outputs = run(points)
-    exact, random = _float64(instance, points)
+    exact, random, whole = _float64(instance, points)
     steady = np.array_equal(run(points[:1])[0], outputs[0], equal_nan=True)
-    allowance = _allowance(instance, outputs, exact, random)
+    allowance = _allowance(instance, outputs, exact, random, whole=whole)
     return Measure(points, outputs, steady, exact, allowance, time.perf_counter() - begin)
 
 
-def _points(instance: Instance, run: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """Returns distinct points of the input set, those first at which most is to be expected."""
-    rng = np.random.default_rng(0)
-    low, high = instance.lower.astype(np.float64), instance.upper.astype(np.float64)
-    if instance.norm == "l2":
-        assert instance.center is not None
-        center = np.clip(instance.center.astype(np.float64), low, high)
-    else:
-        center = 0.5 * low + 0.5 * high
-    shares = rng.random((2 * _DRAWN, *low.shape))
-    shares[::2] = np.round(shares[::2])
-    drawn = low + shares * (high - low)
-    candidates = [center, *_falling(instance, center, run), *drawn, low, high]
-    rounded = [np.clip(_inside(instance, point).astype(np.float32), instance.lower, instance.upper)
-               for point in candidates]  # fmt: skip
-    # Of a ball, the point nearest to its centre may be all there is, and outside by rounding: to be measured at only.
-    distinct = {point.tobytes(): point for point in rounded if instance.contains(point)} or {b"": rounded[0]}
-    return np.stack(list(distinct.values()))
+def _float64(instance: Instance, points: FloatArray) -> tuple[Array, Array, bool]:
+    """Returns float64 outputs of the first points, others with random errors, and whether it rounds to whole numbers.
 
-
-def _inside(instance: Instance, point: Array) -> Array:
-    """Pulls a point of the box into the ball, where the input set is one, and off its surface: it is rounded yet."""
-    if instance.norm != "l2" or instance.center is None or instance.eps is None:
-        return point
-    step = point - instance.center.astype(np.float64)
-    length = float(np.linalg.norm(step))
-    pulled: Array = instance.center + step * min(1.0, instance.eps * (1 - 1e-6) / max(length, 1e-300))
-    return pulled
-
-
-def _falling(instance: Instance, center: Array, run: Callable[[FloatArray], FloatArray]) -> list[Array]:
-    """Returns the corners of the box towards which rows of the property fall."""
-    low, high = instance.lower.reshape(-1), instance.upper.reshape(-1)
-    free = np.flatnonzero(low < high)
-    if not 0 < len(free) <= _FEW:
-        return []
-    middle = np.clip(center.astype(np.float32).reshape(-1), low, high)
-    ends = np.tile(middle, (2 * len(free), 1))
-    ends[np.arange(len(free)), free] = low[free]
-    ends[len(free) + np.arange(len(free)), free] = high[free]
-    outputs = run(ends.reshape(-1, *instance.lower.shape)).astype(np.float64)
-    rows = np.concatenate([a for a, _ in instance.spec.disjuncts] or [np.zeros((0, outputs.shape[1]))])[:_ROWS]
-    corners = []
-    with np.errstate(all="ignore"):
-        rises = (outputs[len(free) :] - outputs[: len(free)]) @ rows.T
-    for rise in rises.T:
-        corner = middle.astype(np.float64)
-        corner[free] = np.where(rise > 0, low[free], high[free])
-        corners.append(corner.reshape(instance.lower.shape))
-    return corners
-
-
-def _float64(instance: Instance, points: FloatArray) -> tuple[Array, Array]:
-    """Returns float64 outputs of the first points, and others with random errors; none where there are none."""
+    Where it does, or can't be run so, there are none.
+    """
     none = np.zeros((0, 0))
     rng = np.random.default_rng(0)
     try:
@@ -193,17 +140,19 @@ def _float64(instance: Instance, points: FloatArray) -> tuple[Array, Array]:
             exact = [network.run(point) for point in points[:count]]
             # A point, or a sliver, gives too few to tell a deviation from.
             random = [network.run(points[index % len(exact)], rng) for index in range(_LEAST + 1)]
-    except (float64_network.UnreadableError, MemoryError):
-        return none, none
+    except (float64_network.UnreadableError, MemoryError) as error:
+        return none, none, isinstance(error, float64_network.WholeNumbersError)
     if len({len(row) for row in exact}) != 1:
-        return none, none
+        return none, none, False
     count = len(exact)
     base = np.stack([exact[index % count] for index in range(len(random))])
     with np.errstate(all="ignore"):
-        return np.stack(exact), np.stack(random) - base
+        return np.stack(exact), np.stack(random) - base, False
 
 
-def _allowance(instance: Instance, outputs: FloatArray, exact: Array, random: Array) -> tuple[float, ...]:
+def _allowance(
+    instance: Instance, outputs: FloatArray, exact: Array, random: Array, *, whole: bool
+) -> tuple[float, ...]:
     allowances = []
     with np.errstate(all="ignore"):
         values = outputs.astype(np.float64)
@@ -212,8 +161,11 @@ def _allowance(instance: Instance, outputs: FloatArray, exact: Array, random: Ar
             gaps = values[: len(exact)] - exact
             size = np.maximum(size, np.abs(exact).max(axis=0))
             spread = np.maximum(_MEASURED * _rms(gaps), _RANDOM * _rms(random))
-        else:
+        elif whole:
             spread = _BLIND * np.maximum(size, 1.0)
+        else:
+            # Nobody knows what rounding does.
+            return (np.inf,) * len(instance.spec.disjuncts)
         for a, b in instance.spec.disjuncts:
             each = np.abs(a) @ spread + _SPEC * (np.abs(a) @ size + np.abs(b))
             most = float(each.max(initial=0.0))
@@ -315,6 +267,9 @@ def guard(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> Ver
     for disjunct, allowed in enumerate(measured.allowance):
         # NumPy's minimum is no number where one of them is none, and what is no number is refused, too.
         sampled = float(np.min([_depth(instance, disjunct, row) for row in (*measured.outputs, *measured.exact)]))
+        if np.isinf(allowed) and not len(measured.exact):
+            detail = "the network can't be run in float64 here, so that what float32 rounding does isn't known"
+            return _refused(verdict, Status.UNKNOWN, detail, verifier)
         if not sampled > allowed:
             why = f"the property holds at a point of the box by {sampled:.3g} only"
         elif verdict.bounds is not None and not verdict.bounds[disjunct] > allowed:

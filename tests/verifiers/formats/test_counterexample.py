@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
 from prunecert.verifiers.formats import counterexample
 from tests.verifiers import onnxnets
@@ -130,3 +131,53 @@ def test_a_truncated_onnx_is_refused(network: Path, tmp_path: Path) -> None:
         counterexample.outputs(path, np.zeros((1, 3, 2, 2), dtype=np.float32))
     with pytest.raises(UserError, match="can't be read"):
         counterexample.outputs(tmp_path / "none.onnx", np.zeros((1, 3, 2, 2), dtype=np.float32))
+
+
+def _of_type(path: Path, kind: str) -> Path:
+    """A network of one input of a type, whose output is always unsafe."""
+    text = f"""<ir_version: 8, opset_import: ["" : 13]> net ({kind}[1, 1] x) => (float[1, 1] y)
+    {{ y = Cast <to = 1> (x) }}"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+def _between(path: Path, low: float, high: float) -> Instance:
+    lower, upper = (np.full((1, 1), end, dtype=np.float32) for end in (low, high))
+    always = OutputSpec(((np.zeros((1, 1)), np.ones(1)),))
+    return Instance(path, sha256_file(path), lower, upper, always, 10.0, classes=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "claimed", "nearest"),
+    [
+        # 0.7 lies between 0.69971 and 0.7002 in float16, 0.1 between 0.09998 and 0.10004.
+        ("float16", 0.1, 0.7, 0.7, float(np.float16(0.69971))),
+        ("float16", 0.1, 0.7, 0.1, float(np.nextafter(np.float16(0.1), np.float16(1)))),
+        ("float16", 0.1, 0.7, 0.5, 0.5),
+        ("float16", -0.7, -0.1, -0.7, -float(np.float16(0.69971))),
+        ("uint8", 0.6, 3.4, 0.6, 1.0),
+        ("uint8", 0.6, 3.4, 3.4, 3.0),
+        ("uint8", 2.6, 4.4, 2.6, 3.0),
+        ("uint8", 1.4, 2.2, 1.4, 2.0),
+    ],
+)
+def test_the_nearest_point_that_a_network_can_be_given_is_one_of_the_box(
+    kind: str, low: float, high: float, claimed: float, nearest: float, tmp_path: Path
+) -> None:
+    question = _between(_of_type(tmp_path / "n.onnx", kind), low, high)
+    check, point = counterexample.replay(question, np.full((1, 1), claimed, dtype=np.float32))
+    assert check.ok
+    assert check.outside == 0
+    assert float(point[0, 0]) == nearest
+    assert check.clipped == (np.float32(claimed) != np.float32(nearest))
+
+
+def test_where_the_box_has_no_such_point_the_claim_is_outside(tmp_path: Path) -> None:
+    question = _between(_of_type(tmp_path / "n.onnx", "uint8"), 2.2, 2.6)
+    check, _ = counterexample.replay(question, np.full((1, 1), 2.5, dtype=np.float32))
+    assert not check.in_set
+    assert check.outside == pytest.approx(0.2)
+    assert "0.2 outside the box" in check.rationale
+    # A point beyond the box isn't pulled into it.
+    check, _ = counterexample.replay(question, np.full((1, 1), 9.0, dtype=np.float32))
+    assert check.outside == pytest.approx(6.4)

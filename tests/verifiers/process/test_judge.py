@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from prunecert.hashing import sha256_file
 from prunecert.verifiers.base import FloatArray, Instance, Kind, OutputSpec, Status, Times, Verdict, Verifier
 from prunecert.verifiers.certificate import Certificate, certificate
 from prunecert.verifiers.formats import counterexample
@@ -62,6 +64,23 @@ def claim() -> Certificate:
 
 def judged(question: Instance, status: Status, verifier: type[Verifier] = Complete, **fields: Any) -> Verdict:
     return judge(verifier, question, encode(Verdict(status, **fields)))
+
+
+def test_a_counterexample_that_the_network_can_not_be_given_is_no_answer(tmp_path: Path) -> None:
+    """A box of pixels in which there is no whole number; a claim from beyond it is an error still."""
+    text = (
+        """<ir_version: 8, opset_import: ["" : 13]> net (uint8[1, 1] x) => (float[1, 1] y) { y = Cast <to = 1> (x) }"""
+    )
+    path = tmp_path / "n.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    low, high = (np.full((1, 1), end, dtype=np.float32) for end in (2.2, 2.6))
+    always = OutputSpec(((np.zeros((1, 1)), np.ones(1)),))
+    question = Instance(path, sha256_file(path), low, high, always, 10.0, classes=1)
+    verdict = judged(question, Status.SAT, witness=np.full((1, 1), 2.5, dtype=np.float32))
+    assert verdict.status is Status.UNKNOWN
+    assert verdict.witness is None
+    assert "whose input isn't float32" in verdict.detail
+    assert judged(question, Status.SAT, witness=np.full((1, 1), 3.0, dtype=np.float32)).status is Status.ERROR
 
 
 def test_a_counterexample_that_onnxruntime_confirms_counts(question: Instance, witness: FloatArray) -> None:

@@ -115,3 +115,75 @@ def test_what_can_not_be_run_is_said(tmp_path: Path) -> None:
     path = onnxnets.linear(tmp_path / "n.onnx")
     with pytest.raises(float64_network.UnreadableError, match="ValueError"):
         float64_network.Network(path).run(np.zeros(5))
+
+
+def _text(path: Path, body: str, kind: str = "float", constants: str = "") -> Path:
+    text = f"""<ir_version: 8, opset_import: ["" : 13]> net ({kind}[1, 2] x) => (float[1, 2] y)
+    <float[1] one = {{1}}{constants}> {{ {body} }}"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+def test_what_depends_on_the_input_is_rounded_to_no_type(tmp_path: Path) -> None:
+    point = np.array([1 / 3, 0.1])
+    for kind in (10, 16):
+        path = _text(tmp_path / f"{kind}.onnx", f"h = Cast <to = {kind}> (x) y = Cast <to = 1> (h)")
+        network = float64_network.Network(path)
+        np.testing.assert_array_equal(network.run(point), point)
+        # Its random errors are those of 16 bits.
+        deviation = np.std([network.run(point, np.random.default_rng(seed)) - point for seed in range(50)])
+        unit = {10: 2.0**-11, 16: 2.0**-8}[kind]
+        assert 0.02 * unit < deviation < unit
+    # The weights are what the file makes of them.
+    path = _text(
+        tmp_path / "w.onnx",
+        "h = Cast <to = 10> (w) c = Cast <to = 1> (h) y = Mul (x, c)",
+        "float",
+        ", float[1] w = {0.1}",
+    )
+    np.testing.assert_array_equal(float64_network.Network(path).run(point), point * float(np.float16(0.1)))
+
+
+BRANCH = """t = Constant <value = bool[1] {1}> () y = If (t)
+    <then_branch = a () => (float[1, 2] u) { u = Mul (x, one) },
+    else_branch = b () => (float[1, 2] v) { v = Neg (x) }>"""
+
+
+def test_where_a_file_can_not_be_run_its_normal_form_is(tmp_path: Path) -> None:
+    path = _text(tmp_path / "n.onnx", BRANCH)
+    with pytest.raises(float64_network.UnreadableError, match="holds a graph of its own"):
+        float64_network.Network(path)
+    network = float64_network.read(path, "0")
+    np.testing.assert_array_equal(network.run([0.25, -2.0]), [0.25, -2.0])
+    assert network.weights > 0
+
+
+def test_the_normal_form_stands_in_where_a_run_fails_and_keeps_the_order_of_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images with channels last, whose normal form has another order."""
+    path = tmp_path / "n.onnx"
+    text = """<ir_version: 8, opset_import: ["" : 13]> net (float[1, 2, 2, 3] x) => (float[1, 12] y) {
+    t = Transpose <perm = [0, 3, 1, 2]> (x) p = AveragePool <kernel_shape = [1, 1]> (t) y = Flatten (p) }"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    point = np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32)
+    right = float64_network.Network(path).run(point)
+    plain = float64_network.Network.run
+
+    def run(self: float64_network.Network, *arguments: Any) -> NDArray[np.float64]:
+        if any(node.operator == "Transpose" for node in self._nodes):
+            raise float64_network.UnreadableError("no transposing today")
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(float64_network.Network, "run", run)
+    network = float64_network.Float64(path, 12)
+    np.testing.assert_allclose(network.run(point), right, rtol=1e-6)
+    np.testing.assert_allclose(counterexample.outputs(path, point[None])[0], right, rtol=1e-6)
+
+
+def test_without_a_comparable_normal_form_both_reasons_are_said(tmp_path: Path) -> None:
+    path = _text(tmp_path / "n.onnx", BRANCH.replace("y = If", "z = If") + " y = Softmax (z)")
+    with pytest.raises(
+        float64_network.UnreadableError, match=r"graph of its own; its normal form lacks the last Softmax"
+    ):
+        float64_network.read(path, "1")

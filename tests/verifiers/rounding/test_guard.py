@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -342,3 +343,32 @@ def test_a_bound_that_is_not_a_number_proves_nothing(place: int, tmp_path: Path)
     assert guard.guard(_Proves, instance, Verdict(Status.UNSAT, bounds=tuple(bounds))).status is Status.UNSAT
     bounds[place] = np.nan
     assert guard.guard(_Proves, instance, Verdict(Status.UNSAT, bounds=tuple(bounds))).status is Status.UNKNOWN
+
+
+def test_nothing_is_proved_of_what_can_be_measured_by_nothing(tmp_path: Path) -> None:
+    """A branch is run by onnxruntime alone, and the normal form lacks the last operator, so that it is no measure."""
+    text = """<ir_version: 8, opset_import: ["" : 13]> net (float[1, 2] x) => (float[1, 2] y) {
+    t = Constant <value = bool[1] {1}> () z = If (t) <then_branch = a () => (float[1, 2] u) { u = Identity (x) },
+    else_branch = b () => (float[1, 2] v) { v = Neg (x) }> y = Softmax (z) }"""
+    path = tmp_path / "n.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    instance = _instance(path, [0.9, 0.0], [1.0, 0.1], [[1.0, -1.0]], [0.0])
+    assert guard.measure(instance).allowance == (np.inf,)
+    verdict = _judged(instance)
+    assert verdict.status is Status.UNKNOWN
+    assert "can't be run in float64 here" in verdict.detail
+    # Told beforehand, a verifier is given a number to compute with.
+    assert guard.prepare(_Tightens, instance).allowance == (1e30,)
+
+
+def test_what_is_switched_on_in_a_narrow_part_of_the_box_is_met_where_few_inputs_vary(tmp_path: Path) -> None:
+    """1e9 b + 1 - 1e9 b is 1, and 0 in float32 where b is 1: within a hundredth of x = 0.537."""
+    text = """<ir_version: 8, opset_import: ["" : 13]> net (float[1, 1] x) => (float[1, 1] y) <float[1] c = {0.537},
+    float[1] s = {100}, float[1] k = {1}, float[1, 2] w = {1e9, 1e9}, float[2] v = {1, 0}, float[2, 1] m = {1, -1}> {
+    d = Sub (x, c) a = Abs (d) e = Mul (a, s) g = Sub (k, e) b = Relu (g) p = MatMul (b, w) q = Add (p, v)
+    y = MatMul (q, m) }"""
+    path = tmp_path / "n.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    verdict = _judged(_instance(path, [0.0], [1.0], [[1.0]], [0.5]), bounds=(0.5,))
+    assert verdict.status is Status.UNKNOWN
+    assert "by no more than rounding" in verdict.detail

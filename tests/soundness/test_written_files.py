@@ -1,0 +1,183 @@
+"""Files written in ways that few exporters choose: what is proved of them holds where onnxruntime runs them.
+
+Each has a counterexample that is known beforehand, in a part of the box of a fiftieth of its width or so, where the
+points at which a proof is tried seldom lie: what is read must be right by itself. Its control is the same question of
+a threshold that no point reaches, which is to be proved, or the sentence by which the file is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, OutputSpec, Status, UnsupportedError
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.process.child import encode
+from prunecert.verifiers.process.judge import judge
+from prunecert.verifiers.process.reading import FileReading
+from prunecert.verifiers.rounding import guard
+
+#: b is 1 at x = 0.537, and 0 where x is more than a hundredth away.
+HAT = """d = Sub (x, c)
+  a = Abs (d)
+  e = Mul (a, s)
+  g = Sub (k, e)
+  b = Relu (g)"""
+CONSTANTS = "float[1] c = {0.537}, float[1] s = {100}, float[1] k = {1}"
+PEAK = 0.537
+
+
+def _file(path: Path, body: str, constants: str = "", *, opset: int = 15, functions: str = "") -> Path:
+    more = f", {constants}" if constants else ""
+    domains = f'"" : {opset}' + (', "my" : 1' if functions else "")
+    text = f"""<ir_version: 8, opset_import: [{domains}]>
+    net (float[1, 1] x) => (float[1, 1] y) <{CONSTANTS}{more}> {{
+  {HAT}
+  {body} }}
+  {functions}"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+def _asked(path: Path, row: list[float], limit: float, low: float = 0.0, high: float = 1.0) -> Instance:
+    """Whether row · y <= limit somewhere in [low, high]."""
+    spec = OutputSpec(((np.array([row]), np.array([limit])),))
+    lower, upper = (np.full((1, 1), end, np.float32)[0] for end in (low, high))
+    return Instance(path, sha256_file(path), lower, upper, spec, 10.0, classes=len(row))
+
+
+def _status(instance: Instance, folder: Path, name: str = "sparse-bab") -> Status:
+    """Asks a verifier as a worker would: through the file's normal form, and back."""
+    verifier = VERIFIERS.get(name)
+    adapter = verifier()
+    adapter.start()
+    reading = FileReading(
+        instance.onnx, instance.onnx_sha256, instance.classes, verifier.capabilities(), folder / "normal"
+    )
+    adapter.load(reading.path)
+    reading.compare(instance, adapter.evaluate)
+    tight = guard.prepare(verifier, instance)
+    (answer,) = adapter.solve([reading.translate(tight)])
+    return judge(verifier, instance, encode(reading.settle(instance, answer, adapter.evaluate))).status
+
+
+FUNCTION = """<domain: "my", opset_import: ["" : 15]>
+  Leaky <alpha: float = 0.5> (v) => (w) { w = LeakyRelu <alpha: float = @alpha> (v) }"""
+#: Body, constants, row and limit of a property that the hat's top breaks, and a limit that nothing reaches.
+READ_RIGHT = {
+    # Without the function's default it would be 0.01.
+    "a function's default attribute": ("n = Neg (b) y = my.Leaky (n)", "", [1.0], -0.3, -0.6, FUNCTION),
+    # Without the broadcast it would be 1.
+    "Pow by ones that broadcasts": (
+        "p = Pow (b, o) y = ReduceSum <keepdims = 1> (p, axes)",
+        "float[1, 3] o = {1, 1, 1}, int64[1] axes = {1}",
+        [-1.0],
+        -1.5,
+        -3.5,
+        "",
+    ),
+    # Without a scope of its own the branch's constant would be everybody's.
+    "a branch's constant of an outer name": (
+        "u = If (t) <then_branch = then () => (float[1, 1] v) <float[1] kk = {0.1}> { v = Mul (b, kk) },"
+        " else_branch = other () => (float[1, 1] v) { v = Neg (b) }> y = Mul (u, kk)",
+        "bool t = {1}, float[1] kk = {100}",
+        [-1.0],
+        -5.0,
+        -12.0,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ_RIGHT)
+def test_it_is_read_as_onnxruntime_runs_it(name: str, tmp_path: Path) -> None:
+    body, constants, row, limit, beyond, functions = READ_RIGHT[name]
+    path = _file(tmp_path / "n.onnx", body, constants, functions=functions)
+    broken = _asked(path, row, limit)
+    (output,) = counterexample.outputs(path, np.array([[PEAK]], np.float32))
+    assert broken.spec.violated_by(output), "the test itself"
+    assert _status(broken, tmp_path) is Status.SAT
+    assert _status(_asked(path, row, beyond), tmp_path) is Status.UNSAT
+
+
+@pytest.mark.parametrize(
+    ("body", "constants", "words"),
+    [
+        ("i = CastLike (b, n) f = Cast <to = 1> (i) y = Sub (b, f)", "int64[1] n = {0}", "to INT64"),
+        ("p = Softmax (b) h = Cast <to = 10> (p) y = Cast <to = 1> (h)", "", "16 bits don't keep the outputs' order"),
+    ],
+)
+def test_what_rounds_otherwise_than_float32_is_refused(body: str, constants: str, words: str, tmp_path: Path) -> None:
+    path = _file(tmp_path / "n.onnx", body, constants)
+    with pytest.raises(UserError, match=words):
+        _status(_asked(path, [1.0], 0.5), tmp_path)
+
+
+def test_the_operator_that_was_taken_off_decides_what_room_its_rounding_needs(tmp_path: Path) -> None:
+    """Not one that stands behind it in the file, on which the output doesn't depend."""
+    path = tmp_path / "n.onnx"
+    text = f"""<ir_version: 8, opset_import: ["" : 13]>
+    net (float[1, 1] x) => (float[1, 2] y) <{CONSTANTS}, float[1, 2] w = {{10, 10}}, float[2] v = {{10, 9}}> {{
+  {HAT} m = MatMul (b, w) z = Add (m, v) y = Sigmoid (z) dead = Softmax (z) }}"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    (output,) = counterexample.outputs(path, np.array([[PEAK]], np.float32))
+    assert output[0] == output[1] == 1, "float32's Sigmoid is 1 at 19 and at 20"
+    with pytest.raises(UnsupportedError, match="ends with Sigmoid, whose float32 values are equal"):
+        _status(_asked(path, [1.0, -1.0], 0.0), tmp_path)
+
+
+def _cast(path: Path, kind: int | None) -> Path:
+    """y = x in float32, or rounded to 16 bits on its way."""
+    body = "y = Add (x, z)" if kind is None else f"h = Cast <to = {kind}> (x) f = Cast <to = 1> (h) y = Add (f, z)"
+    text = f"""<ir_version: 8, opset_import: ["" : 13]>
+    net (float[1, 1] x) => (float[1, 1] y) <float[1] z = {{0}}> {{ {body} }}"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["sparse-bab", "crown"])
+@pytest.mark.parametrize(("kind", "unit"), [(None, 2.0**-24), (10, 2.0**-11), (16, 2.0**-8)])
+def test_a_proof_needs_room_for_the_rounding_that_the_file_does(
+    name: str, kind: int | None, unit: float, tmp_path: Path
+) -> None:
+    """x in [1, 2] is at least 1; rounded, it may be less than a number just above a threshold, by half a unit of 2."""
+    path = _cast(tmp_path / "n.onnx", kind)
+    assert _status(_asked(path, [1.0], 1.0 - unit / 2, 1.0 + unit / 4, 2.0), tmp_path, name) is Status.UNKNOWN
+    assert _status(_asked(path, [1.0], 0.999 - 64 * unit, 1.0 + unit / 4, 2.0), tmp_path, name) is Status.UNSAT
+
+
+#: ReLUs of thousands that cancel, behind something that NumPy's walk through the file can't run.
+CANCELLING = (
+    "float[2, 6] w = {3159.35, 5329.47, -7659.88, -413.895, 3041.16, 4056.43, 1961.37, 4491.35, 869.873, 1653.8,"
+    " 536.213, -3221.58}, float[6, 1] v = {0.5, 0.25, 0.125, 0.0625, 0.3, 0.7}, int64[6] p = {4, 0, 2, 1, 5, 3},"
+    " float[6, 1] u = {0.3, 0.5, 0.125, 0.25, 0.7, 0.0625}, float[1] one = {1}, bool t = {1}"
+)
+
+
+def test_what_can_not_be_run_in_float64_as_it_stands_is_measured_by_its_normal_form(tmp_path: Path) -> None:
+    """f is 1 everywhere, and F is off by thousandths of what cancels: a blind guess would let such a proof pass."""
+    allowances = {}
+    branch = (
+        "If (t) <then_branch = one () => (float[1, 6] i) { i = Identity (b) }, else_branch = two () => (float[1, 6] j)"
+    )
+    for name, body in (("plain", "h = Identity (b)"), ("branch", f"h = {branch} {{ j = Neg (b) }}>")):
+        path = tmp_path / f"{name}.onnx"
+        text = f"""<ir_version: 8, opset_import: ["" : 13]>
+        net (float[1, 2] x) => (float[1, 1] y) <{CANCELLING}> {{
+        a = MatMul (x, w) b = Relu (a) {body} q = Gather <axis = 1> (h, p)
+        m = MatMul (h, v) n = MatMul (q, u) d = Sub (m, n) y = Add (d, one) }}"""
+        onnx.save(onnx.parser.parse_model(text), path)
+        spec = OutputSpec(((np.array([[1.0]]), np.array([0.9])),))
+        low, high = np.zeros(2, np.float32), np.ones(2, np.float32)
+        instance = Instance(path, sha256_file(path), low, high, spec, 10.0, classes=1)
+        measured = guard.measure(instance)
+        assert len(measured.exact) >= 3
+        (allowances[name],) = measured.allowance
+    assert allowances["branch"] == pytest.approx(allowances["plain"], rel=0.5)
+    assert allowances["plain"] > 1e-4, "a relative 1e-5 of the output, 1, would be far less"
