@@ -18,6 +18,8 @@ from prunecert.onnx.values import check_products, check_size
 
 #: Most weights of one layer that isn't in the given file.
 DENSE = 2**25
+#: Most numbers of a flat input that a layer of its own hands on.
+COPIED = 2_048
 
 
 class ReorderError(Exception):
@@ -87,9 +89,27 @@ class Layers:
         """Returns max(x, 0)."""
         if self.nodes[source].positive:
             return source
+        if self.starts(source):
+            source = self._copied(source)
         key = ("Relu", source)
         if key not in self._known:
             self._known[key] = self._append(Node("Relu", (source,), self.nodes[source].shape, positive=True))
+        return self._known[key]
+
+    def _copied(self, source: int) -> int:
+        """Returns a layer that changes nothing, behind the input: not every reader takes a ReLU on the input itself."""
+        key = ("Copy", source)
+        if key not in self._known:
+            shape = self.nodes[source].shape
+            if len(shape) == 4:
+                eye = np.eye(shape[1], dtype=np.float32)[:, :, None, None]
+                self._known[key] = self.conv(source, eye, np.zeros(shape[1], np.float32))
+            elif math.prod(shape) <= COPIED:
+                size = math.prod(shape)
+                number = self.gemm(source, np.eye(size, dtype=np.float32), np.zeros(size, np.float32))
+                self._known[key] = self.reshape(number, shape)
+            else:
+                self._known[key] = source
         return self._known[key]
 
     def curve(self, operator: str, source: int) -> int:

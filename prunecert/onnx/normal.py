@@ -85,6 +85,22 @@ def is_normal(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
     return normal_nodes(model, keep) is not None
 
 
+def has_relu_on_input(nodes: Sequence[Node]) -> bool:
+    """Whether a ReLU stands on the input itself, with no layer between; the sparse engine takes none.
+
+    Args:
+        nodes: Of a network in normal form.
+    """
+    for node in nodes:
+        if node.operator == "Relu":
+            source = nodes[node.inputs[0]]
+            while source.operator in ("Relu", "Reshape", "Flatten"):
+                source = nodes[source.inputs[0]]
+            if source.operator == "Input":
+                return True
+    return False
+
+
 def normal_nodes(model: onnx.ModelProto, keep: Collection[str] = ()) -> tuple[Node, ...] | None:
     """Reads a network in normal form, without evaluating anything.
 

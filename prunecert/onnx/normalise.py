@@ -26,7 +26,9 @@ from prunecert.onnx.normal import (
     IntArray,
     Normalised,
     UnsupportedNetworkError,
+    has_relu_on_input,
     is_normal,
+    normal_nodes,
 )
 from prunecert.onnx.reading import Handler, Input, Reading
 from prunecert.onnx.values import Shape, Term, Value, moved, shared
@@ -105,8 +107,9 @@ def normalise(
 def _as_it_is(
     model: onnx.ModelProto, output: str | int | None, outputs: int | None, keep: Collection[str]
 ) -> Normalised | None:
-    """Returns a network that is in normal form already, if its output is the one that counts."""
-    if is_normal(model, keep):
+    """Returns a network that is in normal form already, if its output counts and no ReLU stands on the input itself."""
+    nodes = normal_nodes(model, keep)
+    if nodes is not None and not has_relu_on_input(nodes):
         only = model.graph.output[0]
         size = int(only.type.tensor_type.shape.dim[1].dim_value)
         if output in (None, 0, only.name) and outputs in (None, size):

@@ -181,3 +181,22 @@ def test_what_can_not_be_run_in_float64_as_it_stands_is_measured_by_its_normal_f
         (allowances[name],) = measured.allowance
     assert allowances["branch"] == pytest.approx(allowances["plain"], rel=0.5)
     assert allowances["plain"] > 1e-4, "a relative 1e-5 of the output, 1, would be far less"
+
+
+@pytest.mark.parametrize("shape", ["[1, 4]", "[1, 1, 2, 2]"])
+@pytest.mark.parametrize(
+    ("first", "low"), [("r = Clip (x, zero, one)", 0.75), ("r = Relu (x)", 0.75), ("r = Abs (x)", 0.75)]
+)
+def test_a_relu_may_stand_on_the_input(first: str, low: float, shape: str, tmp_path: Path) -> None:
+    """As `torch.clamp` of the pixels is written: y is the sum of four inputs, one of them within [-1, 0]."""
+    path = tmp_path / "n.onnx"
+    text = f"""<ir_version: 8, opset_import: ["" : 13]> net (float{shape} x) => (float[1, 1] y)
+    <float zero = {{0}}, float one = {{1}}, float[4, 1] w = {{1, 1, 1, 1}}> {{
+    {first} f = Flatten (r) y = MatMul (f, w) }}"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    sizes = [int(size) for size in shape.strip("[]").split(",")][1:]
+    lower, upper = (np.array(end, np.float32).reshape(sizes) for end in ([-1, 0.25, 0.25, 0.25], [0, 2, 2, 2]))
+    for limit, status in ((low - 0.01, Status.UNSAT), (low + 0.01, Status.SAT)):
+        spec = OutputSpec(((np.array([[1.0]]), np.array([limit])),))
+        question = Instance(path, sha256_file(path), lower, upper, spec, 10.0, classes=1)
+        assert _status(question, tmp_path) is status

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from prunecert.onnx.normal import is_normal
+from prunecert.onnx.normal import has_relu_on_input, is_normal, normal_nodes
 from prunecert.onnx.normalise import normalise
 from tests.prunecert.onnx import seeds
 from tests.prunecert.onnx.graphs import N, weights
@@ -116,3 +116,22 @@ def test_maxima_stay_where_they_may_and_do_not_overlap() -> None:
     assert is_normal(model, {"MaxPool"})
     model.graph.node[3].attribute[1].ints[:] = [1, 1]
     assert not is_normal(model, {"MaxPool"})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "stands"),
+    [
+        ("r = Relu (x) y = Gemm <transB = 1> (r, w, b)", True),
+        ("f = Flatten (x) r = Relu (f) s = Relu (r) y = Gemm <transB = 1> (s, w, b)", True),
+        ("g = Gemm <transB = 1> (x, w, b) y = Relu (g)", False),
+        ("g = Gemm <transB = 1> (x, w, b) h = Relu (g) f = Flatten (h) y = Relu (f)", False),
+    ],
+)
+def test_a_relu_on_the_input_itself_is_seen(nodes: str, stands: bool) -> None:
+    text = f"""<ir_version: 7, opset_import: ["" : 13]> net (float[1, 2] x) => (float[1, 2] y)
+    <float[2, 2] w = {{1, 0, 2, -1}}, float[2] b = {{0, 1}}> {{ {nodes} }}"""
+    model = onnx.parser.parse_model(text)
+    read = normal_nodes(model)
+    assert read is not None
+    assert has_relu_on_input(read) is stands
+    assert normalise(model).changed is stands

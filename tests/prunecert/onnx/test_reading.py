@@ -60,7 +60,8 @@ def test_a_relu_of_what_is_rearranged_needs_no_layer() -> None:
     reading = started()
     value = Value((24,), (Term(0, np.arange(24)[::-1].copy()),))
     (term,) = reading.relu(value).terms
-    assert [node.operator for node in reading.layers.nodes] == ["Input", "Relu"]
+    # That on the input itself gets one that hands it on.
+    assert [node.operator for node in reading.layers.nodes] == ["Input", "Gemm", "Relu"]
     assert term.index is not None
     # A part of a node would be more neurons there than here.
     part = moved(value, places(value)[:3])
