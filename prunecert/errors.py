@@ -194,6 +194,14 @@ def ending_at_once(main: Callable[[], int]) -> int:
         os._exit(EXIT_INTERRUPTED)
 
 
+def _ended_by_options(error: SystemExit) -> bool:
+    """Whether the command line's reader has ended the program: --help, --version, or what it refuses."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__") == "argparse"
+
+
 def run_main(main: Callable[[], int]) -> None:
     """Runs a command's `main` and ends the process as the exit-code contract says.
 
@@ -205,6 +213,12 @@ def run_main(main: Callable[[], int]) -> None:
         code = main()
         if sys.stdout is not None:
             sys.stdout.flush()
+    except SystemExit as error:
+        if _ended_by_options(error):
+            raise
+        # Foreign code that ends the program must not look like a pass, nor like a regression.
+        print(f"error: code that isn't prunecert's ended the program (SystemExit {error.code!r:.80}).", file=sys.stderr)
+        code = EXIT_USAGE
     except KeyboardInterrupt:
         print(_INTERRUPTED, file=sys.stderr)
         code = EXIT_INTERRUPTED

@@ -133,8 +133,8 @@ def imported(target: str, what: str) -> object:
         value: object = importlib.import_module(module)
         for part in attribute.split("."):
             value = getattr(value, part)
-    except Exception as error:
-        # Foreign code may raise anything while it is imported.
+    except (Exception, SystemExit) as error:
+        # Foreign code may raise anything while it is imported, and a script without a main guard ends the program.
         raise UserError(
             f"The {what} {target!r} can't be imported ({type(error).__name__}: {error}); write module:attribute of a "
             "module that Python finds from here."
@@ -152,7 +152,7 @@ def import_plugins() -> None:
         _search_here()
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"The plug-in {name!r} can't be imported ({type(error).__name__}: {error}); name a module that Python "
                 "finds from here."

@@ -130,6 +130,12 @@ def rates(cards: Sequence[Card], folder: Path) -> Iterator[ImpactTable]:
 def _layer_rates(cards: Sequence[Card]) -> LayerRates:
     first = cards[0]
     begins = initial_shares(first)
+    for card in cards:
+        if absent := [name for name in begins if name not in card.sparsity_by_layer]:
+            raise UserError(
+                f"The card of {card.name!r:.80} is refused: sparsity_by_layer lacks {absent[0]!r}, a layer of "
+                f"{card.network}; restore it, or train the network again."
+            )
     ends = {name: [1 - card.sparsity_by_layer[name] for card in cards] for name in begins}
     return LayerRates(first.network, first.objective, first.eps, first.pruner, first.compression, begins, ends)
 

@@ -106,8 +106,12 @@ def _records(folder: Path, names: Sequence[str]) -> Iterator[TrainingTrace]:
         file = locate(folder, name)
         if not file.with_suffix(".json").is_file():
             continue
+        card = load_card(file)
+        if card.unfit:
+            # Nothing may be published of it.
+            continue
         history = history_file(file)
-        yield record_of(load_card(file), read_history(history) if history.is_file() else [])
+        yield record_of(card, read_history(history) if history.is_file() else [])
 
 
 def record_of(card: Card, rows: Sequence[EpochRow]) -> TrainingTrace:

@@ -59,7 +59,13 @@ def prepare_own(
         weights, kept = totals(count_layers(path))
         whole = weights
         if cell.dense is not None:
-            whole = max(weights, totals(count_layers(file_of(cell.dense, f"{cell.network}_dense")))[0])
+            whole, dense_kept = totals(count_layers(file_of(cell.dense, f"{cell.network}_dense")))
+            if dense_kept < kept:
+                raise UserError(
+                    f"{cell.name}: the dense network keeps {dense_kept:,} weights and the pruned one {kept:,}; allowed "
+                    "is a dense network with at least as many: exchange the two files."
+                )
+            whole = max(weights, whole)
         if kept == 0:
             raise UserError(f"{cell.name}: {path.name} is refused because all its weights are zero.")
         compression = whole / kept
@@ -137,8 +143,8 @@ def module_of(target: str) -> Any:
     value: Any = imported(target, "network")
     try:
         network = value if isinstance(value, nn.Module) else value()
-    except Exception as error:
-        # Whatever foreign code raises.
+    except (Exception, SystemExit) as error:
+        # Whatever foreign code raises; also where it means to end the program, which would look like a pass.
         raise UserError(
             f"The network {target!r} can't be made ({type(error).__name__}: {error}); name a module, or a function "
             "without arguments that returns one."

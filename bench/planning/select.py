@@ -21,7 +21,7 @@ from prunecert.bench.planning.stages import (
     supported_stages,
 )
 from prunecert.bench.results.protocol_types import Missing
-from prunecert.bench.schema.cell import Cell, Protocol, fitting
+from prunecert.bench.schema.cell import Cell, Protocol, fitting, show_eps
 from prunecert.bench.schema.certificates import VERIFIER
 from prunecert.bench.schema.own import OwnCell
 from prunecert.bench.schema.pairs import PAIR_VERIFIER
@@ -237,7 +237,7 @@ def prepare(
     plans = []
     for cell, protocol in present:
         export = export_of(suite, cell, protocol, checkpoints, exports, calibration)
-        _check_card(cell, export)
+        check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
         for verifier, reason in other_reasons(unsupported).items():
             # Some speak of the network alone.
@@ -321,11 +321,18 @@ def set_compact(cells: Cells, mode: str | None) -> Cells:
     return tuple((cell, replace(protocol, compact=Mode(mode))) for cell, protocol in cells)
 
 
-def _check_card(cell: Cell, export: Export) -> None:
-    for key in ("network", "objective", "pruner", "seed"):
-        if key in export.card and export.card[key] != getattr(cell, key):
+def check_card(cell: Cell, export: Export) -> None:
+    """Refuses a checkpoint whose card is another cell's, by whatever name its files have.
+
+    Raises:
+        UserError: It is.
+    """
+    trained = cell.as_trained
+    expected = {key: getattr(trained, key) for key in ("network", "objective", "pruner", "compression", "seed")}
+    for key, value in {**expected, "eps": show_eps(trained.eps)}.items():
+        if key in export.card and export.card[key] != value:
             raise UserError(
-                f"Checkpoint {cell.name}: its card says {key} {export.card[key]!r}, the suite {getattr(cell, key)!r}; "
+                f"Checkpoint {cell.name}: its card says {key} {export.card[key]!r}, the suite {value!r}; "
                 "the files were mixed up: restore them or train the cell again."
             )
 

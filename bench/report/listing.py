@@ -16,7 +16,9 @@ from prunecert.bench.report.settings_table import HEADINGS, tables
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, is_run
 from prunecert.bench.schema.suite import available_suites, load_suite
+from prunecert.errors import UserError
 from prunecert.models import ADDONS, NETWORKS, OBJECTIVES, PRUNERS
+from prunecert.printable import shortened
 from prunecert.registry import Registry
 from prunecert.verifiers import VERIFIERS
 
@@ -53,8 +55,15 @@ def _settings(_: Path) -> Listing:
 
 def _runs(folder: Path) -> Listing:
     rows: Listing = [("run", "suite", "profile", "begun", "cells", "summary")]
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--runs-dir {shortened(folder)} is refused: it is no folder; name the one that runs are in.")
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not is_run(path):
+        try:
+            if not is_run(path):
+                continue
+        except (OSError, UserError) as error:
+            # The others are to be seen all the same.
+            rows.append((str(path), "?", "?", "?", "?", f"can't be read ({getattr(error, 'strerror', None) or error})"))
             continue
         sessions = Log(path).all_sessions()
         if not sessions:

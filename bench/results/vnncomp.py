@@ -191,7 +191,7 @@ def read_rows(path: Path, category: str | None = None, timeout: float | None = N
     """
     category = category or category_of(path.parent)
     tasks: list[Task] = []
-    formed = 0
+    formed, first = 0, True
     text = read_text(path, "instances").removeprefix("\ufeff")
     # Not splitlines, which knows more line breaks than editors do.
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
@@ -205,9 +205,11 @@ def read_rows(path: Path, category: str | None = None, timeout: float | None = N
             if not any(fields) or fields[0].startswith("#"):
                 continue
         limit = read_number(fields[2]) if len(fields) > 2 else timeout
-        if not tasks and limit is None and not wrong and len(fields) > 2 and not _there(path.parent, fields):
+        if first and limit is None and not wrong and len(fields) > 2 and not _names_files(path.parent, fields):
             # A header: names of columns.
+            first = False
             continue
+        first = False
         tasks.append(_task(f"{shortened(path, 200)}, line {number}", path.parent, fields, wrong, category, timeout))
         formed += limit is not None
     if not formed:
@@ -217,8 +219,11 @@ def read_rows(path: Path, category: str | None = None, timeout: float | None = N
     return _named(path.parent, tasks)
 
 
-def _there(folder: Path, fields: list[str]) -> bool:
-    """Whether the first field names a file."""
+def _names_files(folder: Path, fields: list[str]) -> bool:
+    """Whether fields are those of an instance, as far as names or what is there say so."""
+    endings = (".onnx", ".vnnlib", ".onnx.gz", ".vnnlib.gz")
+    if any(field.lower().endswith(endings) for field in fields[:2]):
+        return True
     try:
         existing(folder / fields[0], "ONNX")
     except UserError:

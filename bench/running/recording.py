@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from prunecert.bench.planning.plan import CellPlan, in_shard, instance_id, is_correct, question_id
 from prunecert.bench.results.decode import build
 from prunecert.bench.results.row_types import ImageRow, VerdictRow
+from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, Writer, collector_off, is_run, verdict_fields
 from prunecert.bench.running.cascade import Batch
 from prunecert.errors import UserError
@@ -25,10 +26,27 @@ class LoggedAnswers:
     Args:
         correct: By image key and image.
         verdicts: By stage key and image.
+        suites: Names of the suites that they are of, by digest, the latest last.
     """
 
     correct: dict[tuple[str, int], bool]
     verdicts: dict[tuple[str, int], Status]
+    suites: dict[str, str] = field(default_factory=dict)
+
+    def of_another_suite(self, digest: str, out: Path) -> str:
+        """Returns what to say where all are of another suite, or of this one before it was changed; else nothing.
+
+        Args:
+            digest: The suite's.
+            out: Their folder.
+        """
+        if not self.verdicts or digest in self.suites:
+            return ""
+        names = ", ".join(map(repr, dict.fromkeys(self.suites.values())))
+        return (
+            f"warning: {out} holds a run of another suite ({names}), or of this one before it was changed: its rows "
+            "stay, but summary, table and report are of this suite alone now; another --out keeps both."
+        )
 
 
 def read_done(out: Path, retry: frozenset[Status]) -> tuple[LoggedAnswers, list[str]]:
@@ -46,6 +64,8 @@ def read_done(out: Path, retry: frozenset[Status]) -> tuple[LoggedAnswers, list[
                     answers.verdicts[row.key, row.image] = row.status
             elif isinstance(row, ImageRow):
                 answers.correct[row.key, row.image] = row.correct
+            elif isinstance(row, SessionRow):
+                answers.suites[row.suite_digest] = row.suite
     return answers, log.notes
 
 

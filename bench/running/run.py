@@ -323,6 +323,8 @@ def _run_here(prepared: _Prepared) -> RunResult:
         if answers.verdicts:
             prepared.tell(f"going on with {out}: {len(answers.verdicts)} verdicts are there already")
         session = _session(prepared, name, workers)
+        if warning := answers.of_another_suite(session.suite_digest, out):
+            prepared.tell(warning)
         writer.append(session)
         prepared.mode.work(prepared.workload, OpenRun(request, writer, answers, workers, prepared.console))
         writer.append(EndRow(writer=name, ended=utc_now(), seconds=round(time.monotonic() - began, 3)))

@@ -206,6 +206,7 @@ def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
     if not file.exists():
         return False
     card = load_card(file)
+    _refuse_mixed_up(file, card, job)
     recipe, old_recipe = job.recipe.to_dict(), _as_written_now(card)
     keys = sorted(key for key in {*recipe, *old_recipe} if old_recipe.get(key) != recipe.get(key))
     parent = "" if keys else other_parent(card, job, folder)
@@ -220,6 +221,17 @@ def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
         )
         raise UserError(f"{file} was trained {what}; allowed are --force, which replaces it, or another --out.")
     return True
+
+
+def _refuse_mixed_up(file: Path, card: Card, job: Job) -> None:
+    """Refuses a card that is another cell's, by its name alone."""
+    cell = {"network": job.network, "objective": job.objective, "eps": job.eps_text, "pruner": job.pruner}
+    for key, value in {**cell, "compression": job.compression, "seed": job.seed}.items():
+        if (said := getattr(card, key)) != value:
+            raise UserError(
+                f"{file} says {key} {said!r}, and the cell of its name has {value!r}: the files were mixed up; restore "
+                "them, or train into another --out."
+            )
 
 
 def _as_written_now(card: Card) -> dict[str, Any]:

@@ -16,7 +16,13 @@ def why_mixed_up(cells: Collection[Cell]) -> str | None:
     """
     balls = {(cell.network, cell.objective, cell.eps) for cell in cells if cell.ball}
     radii: dict[tuple[str, str, Fraction], Fraction] = {}
+    names: dict[str, Cell] = {}
     for cell in cells:
+        if (same := names.setdefault(cell.name, cell)).compression != cell.compression:
+            return (
+                f"the compressions {same.compression!r} and {cell.compression!r} have one name, {cell.name}; write "
+                "them with six digits at most."
+            )
         key = cell.network, cell.objective, cell.eps
         if not cell.ball and key in balls:
             return (

@@ -25,6 +25,7 @@ from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
 from prunecert.models import DENSE, FULL_BITS, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS, UNPRUNED
 from prunecert.models.datasets.source import DataSource
+from prunecert.registry import import_plugins
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
 
@@ -115,6 +116,8 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     Raises:
         UserError: Anything in it is unknown, of the wrong type or out of range; the message names file and line.
     """
+    # What is wrong with a plug-in is no fault of the suite that is the first to ask.
+    import_plugins()
     path = yaml_file("suite", name_or_path, SUITES)
     root = Document(path).root
     version = root.take("schema_version", int, 1)
@@ -194,8 +197,9 @@ def _block(
     ball = _ball(block, trained)
     compressions = block.take_list("compression", float, _check_compression)
     pruners = block.take_list("pruners", str, lambda name: name == DENSE or PRUNERS.check(name), ())
-    if not pruners and any(c > 1 for c in compressions):
-        raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
+    if not set(pruners) - {DENSE} and any(c > 1 for c in compressions):
+        what = "'dense' removes nothing" if pruners else "the key 'pruners' is missing"
+        raise block.refusal("pruners", f"{what}; compressions above 1 need at least one pruner.")
     seeds = block.take_list("seeds", int, _check_seed, (0,))
     forms = _forms(block)
     protocol = _block_protocol(block, base, profile, profiles, sizes)

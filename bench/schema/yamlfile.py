@@ -114,6 +114,11 @@ def _value(node: yaml.ScalarNode) -> Any:
         raise ValueError(f"{shortened(text, 40)!r} is refused; it must be true or false")
     if kind in ("int", "float") and len(text) > _LONGEST_NUMBER:
         raise ValueError(f"a number of {len(text)} characters is refused; write it with at most {_LONGEST_NUMBER}")
+    if kind == "int" and re.fullmatch(r"[-+]?0[0-9_]+", text):
+        # 8 in YAML 1.1, which PyYAML reads, and 10 in YAML 1.2.
+        raise ValueError(
+            f"{shortened(text, 40)!r} is refused, since readers differ about leading zeros; leave them out"
+        )
     try:
         value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError, LookupError, ArithmeticError) as error:

@@ -112,7 +112,7 @@ def test_a_cell_of_another_parent_is_neither_skipped_nor_replaced(tmp_path: Path
     """The file that a name stands for is another one after the training."""
     put("out", "new_imported_s0", sha256="a" * 64)
     one = job(parent="new_imported_s0")
-    put("out", "cell", recipe=one.recipe.to_dict(), parent_sha256="a" * 64)
+    put("out", "cell", recipe=one.recipe.to_dict(), parent_sha256="a" * 64, pruner="lwm", compression=4.0)
     assert is_done(tmp_path / "out", one)
     put("out", "new_imported_s0", sha256="b" * 64)
     with pytest.raises(UserError) as caught:

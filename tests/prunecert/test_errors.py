@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import pickle
@@ -70,6 +71,31 @@ def test_the_traceback_is_shown_when_asked_for(
     assert code == EXIT_USAGE
     assert "Traceback" in shown
     assert "error: this input broke" in shown
+
+
+def _leaves(code: object) -> int:
+    raise SystemExit(code)
+
+
+@pytest.mark.parametrize("code", [0, 1, None, "goodbye"])
+def test_foreign_code_that_ends_the_program_is_neither_a_pass_nor_a_regression(
+    code: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: _leaves(code))
+    assert caught.value.code == EXIT_USAGE
+    assert f"error: code that isn't prunecert's ended the program (SystemExit {code!r})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--odd"], 2)])
+def test_the_reader_of_options_may_end_it(arguments: list[str], code: int) -> None:
+    def main() -> int:
+        argparse.ArgumentParser().parse_args(arguments)
+        return 1
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    assert caught.value.code == code
 
 
 def test_an_interrupt_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

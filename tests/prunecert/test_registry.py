@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.registry import PLUGINS, Registry
+from prunecert.registry import PLUGINS, Registry, import_plugins, imported
 
 
 @pytest.fixture(name="registry")
@@ -35,6 +35,17 @@ def test_a_name_is_imported_once(registry: Registry[int], tmp_path: Path) -> Non
     sys.modules.pop("heavy_plugin")
     assert registry.get("heavy") == 7
     assert "heavy_plugin" not in sys.modules
+
+
+def test_a_module_that_ends_the_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script without a main guard, as a network or as a plug-in: neither may look like a pass."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ends_it.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(UserError, match=r"The network 'ends_it:make' can't be imported \(SystemExit: 0\)"):
+        imported("ends_it:make", "network")
+    monkeypatch.setenv(PLUGINS, "ends_it")
+    with pytest.raises(UserError, match=r"The plug-in 'ends_it' can't be imported \(SystemExit: 0\)"):
+        import_plugins()
 
 
 def test_unknown_names_are_refused_with_the_nearest(registry: Registry[int]) -> None:

@@ -105,6 +105,10 @@ class Network:
         try:
             model = inlined(onnx.load(str(path)))
             self._unit = unit_of(model)
+            constants = {item.name for item in model.graph.initializer}
+            if any(node.op_type == "QuantizeLinear" and node.input[0] not in constants for node in model.graph.node):
+                # In float64 other values lie on the other side of a tie: what differs then is no rounding of float32.
+                raise WholeNumbersError("it rounds activations to whole numbers")
             if normal:
                 model, self._order = _normal_form(path, count)
             operators = ReferenceEvaluator(model).rt_nodes_
@@ -135,9 +139,6 @@ class Network:
         self._nodes = []
         #: What depends on the input.
         self._moving = {self._entry}
-        if any(node.op_type == "QuantizeLinear" and node.input[0] not in self._constants for node in model.graph.node):
-            # In float64 other values lie on the other side of a tie: what differs then is no rounding of float32.
-            raise WholeNumbersError("it rounds activations to whole numbers")
         for node, operator in zip(model.graph.node, operators, strict=True):
             if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
                 raise UnreadableError(f"{node.op_type} holds a graph of its own")

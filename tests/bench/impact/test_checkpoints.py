@@ -40,6 +40,12 @@ def test_rates_are_those_of_networks_that_found_their_own(tmp_path: Path, capsys
     text = capsys.readouterr().out
     assert "| cnn-small, ibp, 2/255 | harp | 100 | 2 | 0 |" in text
     assert "hydra" not in text
+    file = tmp_path / "cnn-small_ibp_eps2_harp_x100_s1.json"
+    damaged = json.loads(file.read_text())
+    del damaged["sparsity_by_layer"]["0.weight"]
+    file.write_text(json.dumps(damaged))
+    with pytest.raises(UserError, match=r"s1' is refused: sparsity_by_layer lacks '0\.weight', a layer of cnn-small"):
+        list(rates(cards_of(tmp_path, None, None), tmp_path))
     with pytest.raises(UserError, match="no checkpoint of harp"):
         list(rates(cards_of(tmp_path, "*_hydra_*", None), tmp_path))
     with pytest.raises(UserError, match="need a folder of checkpoints"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,20 @@ def test_what_is_verified_is_judged_and_what_is_only_trained_waits_for_that(tmp_
     (harp,) = [row for row in rows if row[1].startswith("beats HYDRA at 100x")]
     assert harp[4] == "not verified yet: harp_x100, hydra_x100"
     assert not [row for row in tables["cnn-small, pgd, 2/255: claims of the papers"] if row[0] == "fre"]
+
+
+def test_what_may_not_be_published_counts_for_no_claim(tmp_path: Path) -> None:
+    def number(folder: Path) -> str:
+        parts = [network(proved(*range(30)), pruner="lwm", network="cnn-small")]
+        rows = next(iter(claims(parts, folder))).table.rows
+        return next(row[3] for row in rows if row[0] == "harp-uniform")
+
+    for file in ZOO.glob("cnn-small_ibp_eps2_harp-uniform_x100_s0.json"):
+        shutil.copy(file, tmp_path)
+        assert number(tmp_path) != "–"
+        card = json.loads(file.read_text()) | {"unfit": "trained on 100 images only (--subset)"}
+        (tmp_path / file.name).write_text(json.dumps(card))
+    assert number(tmp_path) == "–"
 
 
 def test_a_record_has_the_history_s_attacked_accuracies_and_the_card_s_rates() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -61,6 +62,21 @@ def test_factories_are_exported_and_the_suites_own_are_told_apart(tmp_path: Path
     assert np.allclose(outputs(exports[own.name].path, points), expected, atol=1e-5)
 
 
+def test_a_dense_network_that_keeps_less_than_the_pruned_one_is_refused(tmp_path: Path) -> None:
+    onnxnets.convolutional(tmp_path / "p.onnx", sparsity=0.9)
+    onnxnets.convolutional(tmp_path / "d.onnx")
+    with pytest.raises(
+        UserError, match=r"the dense network keeps [0-9,]+ weights and the pruned one .*: exchange the two"
+    ):
+        prepare_own(
+            [(cell("onnx", "d.onnx", tmp_path, "p.onnx"), Protocol())], DATA, tmp_path / "out", lambda line: None
+        )
+
+
+def leave() -> nn.Module:
+    sys.exit(0)
+
+
 def test_networks_for_other_inputs_are_refused(tmp_path: Path) -> None:
     onnxnets.linear(tmp_path / "other.onnx", (3, 4, 4))
     onnxnets.linear(tmp_path / "last.onnx", (8, 8, 3))
@@ -74,7 +90,8 @@ def test_networks_for_other_inputs_are_refused(tmp_path: Path) -> None:
 
 def test_what_cannot_be_imported_is_one_sentence() -> None:
     assert isinstance(module_of("tests.bench.planning.test_own:make"), nn.Module)
-    for target in ("nowhere:make", "tests.bench.planning.test_own:mak", "tests.bench.planning.test_own:cell"):
+    own = "tests.bench.planning.test_own"
+    for target in ("nowhere:make", f"{own}:mak", f"{own}:cell", f"{own}:leave"):
         with pytest.raises(UserError, match=r"The network .* can't be (made|imported)"):
             module_of(target)
     with pytest.raises(UserError, match="makes a dict"):

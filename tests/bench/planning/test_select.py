@@ -87,6 +87,18 @@ def test_checkpoints_of_one_radius_are_found_for_all_at_which_they_are_verified(
     assert missing[0].command.endswith(f" --out {zoo.checkpoints} --cells cnn-small_ibp_eps2_lwm_x20_s0")
 
 
+@pytest.mark.parametrize(("key", "value"), [("eps", "8/255"), ("compression", 20.0), ("seed", 3)])
+def test_a_card_of_another_cell_is_refused(zoo: Zoo, tmp_path: Path, key: str, value: object) -> None:
+    """Renamed files, whose network would be shown under a radius or compression that it doesn't have."""
+    suite = load_suite(str(zoo.suite))
+    cell, protocol = next(pair for pair in suite.cells if pair[0].compression == 10)
+    export = select.export_of(suite, cell, protocol, zoo.checkpoints, tmp_path, None)
+    select.check_card(cell, export)
+    other = replace(export, card={**export.card, key: value})
+    with pytest.raises(UserError, match=f"its card says {key} {value!r}, the suite .*; the files were mixed up"):
+        select.check_card(cell, other)
+
+
 def test_bits_of_another_number_of_layers_are_refused_where_they_stand(tmp_path: Path, zoo: Zoo) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(SUITE.replace("    compression: [1, 10, 20]", "    compression: [1]\n    bits: [8, 7/8]"))

@@ -4,9 +4,11 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from prunecert.bench.report.listing import WHAT, Listing, show
+from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from tests.bench.results.test_store import fill
 
@@ -45,6 +47,18 @@ def test_what_is_no_run_is_not_listed_and_no_folder_holds_none(tmp_path: Path) -
     (tmp_path / "no-run").mkdir()
     fill(tmp_path / "run", 1)
     assert [row[0] for row in WHAT["runs"](tmp_path)[1:]] == [str(tmp_path / "run")]
+
+
+def test_a_run_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
+    fill(tmp_path / "run", 1)
+    (tmp_path / "circle").symlink_to("circle")
+    rows = {row[0]: row for row in WHAT["runs"](tmp_path)[1:]}
+    assert set(rows) == {str(tmp_path / "run"), str(tmp_path / "circle")}
+    assert "can't be read" in rows[str(tmp_path / "circle")][-1]
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match="it is no folder"):
+        WHAT["runs"](file)
 
 
 def test_whoever_reads_lines_gets_them_with_tabs() -> None:

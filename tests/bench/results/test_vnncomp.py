@@ -27,6 +27,10 @@ def test_every_status_has_a_word_of_the_scorer() -> None:
         ("net.onnx,good.vnnlib,-1\n", "line 1: the timeout '-1'"),
         ("net.onnx,none.vnnlib,1\n", "line 1: The VNN-LIB file"),
         ("a,b,c\nnet.onnx,good.vnnlib,1\nnet.onnx,good.vnnlib\n", "line 3: has 2 fields"),
+        # One row of column names at most, and none that names files.
+        ("net.onnx,good.vnnlib,10 s\nnet.onnx,good.vnnlib,1\n", "line 1: the timeout '10 s'"),
+        ("gone.onnx,good.vnnlib,hard\nnet.onnx,good.vnnlib,1\n", "line 1: the timeout 'hard'"),
+        ("a,b,c\nd,e,f\nnet.onnx,good.vnnlib,1\n", "line 2: the timeout 'f'"),
         ("net.onnx,good.vnnlib,1e300\n", "line 1: the timeout '1e300'"),
         ("x" * 131_073, "line 1: is not understood"),
         ("a.onnx," + "p/" * 60_000 + ",1", "line 1: The ONNX file .* does not exist"),

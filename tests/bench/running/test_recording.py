@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.results.row_types import Row
 from prunecert.bench.results.store import Writer
 from prunecert.bench.running.cascade import Batch
 from prunecert.bench.running.recording import LoggedAnswers, predict, read_done, verdict_rows
@@ -28,6 +29,27 @@ def test_the_later_answer_counts_and_a_retried_one_is_forgotten(tmp_path: Path) 
     assert answers.verdicts == {("k", 1): Status.UNSAT, ("k", 2): Status.TIMEOUT, ("k", 4): Status.ERROR}
     answers, _ = read_done(tmp_path, frozenset({Status.ERROR}))
     assert answers.verdicts == {("k", 1): Status.UNSAT, ("k", 2): Status.TIMEOUT}
+
+
+def test_a_folder_of_another_suite_s_run_is_told_of(tmp_path: Path) -> None:
+    def suite(digest: str) -> Row:
+        row: Row = typed({"type": "session", "suite": f"suite-{digest}", "suite_digest": digest})
+        return row
+
+    with Writer(tmp_path) as writer:
+        writer.append(suite("a"), typed({"type": "verdict", "image": 1, "status": "unsat"}))
+    answers, _ = read_done(tmp_path, frozenset())
+    assert answers.of_another_suite("a", tmp_path) == ""
+    warning = answers.of_another_suite("b", tmp_path)
+    assert warning.startswith(f"warning: {tmp_path} holds a run of another suite ('suite-a'), or of this one before")
+    with Writer(tmp_path) as writer:
+        writer.append(suite("b"))
+    # To go on with either is to go on.
+    answers, _ = read_done(tmp_path, frozenset())
+    assert [answers.of_another_suite(digest, tmp_path) for digest in "ab"] == ["", ""]
+    assert "'suite-a', 'suite-b'" in answers.of_another_suite("c", tmp_path)
+    # Without answers there is nothing to be kept.
+    assert LoggedAnswers({}, {}, {"a": "suite-a"}).of_another_suite("b", tmp_path) == ""
 
 
 @pytest.fixture

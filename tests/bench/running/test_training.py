@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,22 @@ def test_throughput_is_the_median_over_the_cells_of_a_network() -> None:
         card: Any = SimpleNamespace(network=network, objective="ibp", throughput={"pretrain": rate})
         rates.add(card)
     assert rates.lines() == ["Throughput, a, ibp: pretrain 20 images/s", "Throughput, b, ibp: pretrain 7,000 images/s"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("eps", "8/255"), ("compression", 10.0), ("pruner", "hydra"), ("seed", 1), ("network", "cnn-large")],
+)
+def test_another_cells_files_under_a_cells_name_are_refused(tmp_path: Path, key: str, value: object) -> None:
+    (job,) = training.plan(load_suite("cifar10-4nets"), "cnn-small_ibp_eps2_lwm_x20_s0", "cifar10-4nets")
+    card = json.loads((checkpoint_folders.ZOO / f"{job.name}.json").read_text())
+    (tmp_path / f"{job.name}.json").write_text(json.dumps(card))
+    assert training.is_done(tmp_path, job)
+    (tmp_path / f"{job.name}.json").write_text(json.dumps({**card, key: value}))
+    with pytest.raises(
+        UserError, match=f"says {key} {value!r}, and the cell of its name has .*: the files were mixed up"
+    ):
+        training.is_done(tmp_path, job)
 
 
 def test_from_a_wheel_what_ships_is_trained_unless_the_recipe_is_another(

@@ -16,6 +16,13 @@ def test_networks_of_two_trainings_are_not_verified_at_one_radius() -> None:
     assert reason.startswith("cnn-small by ibp is verified at 1/255 as trained for 1/255 and for 2/255, and tables")
 
 
+def test_compressions_that_print_alike_are_refused() -> None:
+    assert why_mixed_up([CELL, replace(CELL, compression=10.001)]) is None
+    reason = why_mixed_up([CELL, replace(CELL, compression=10.0000001)])
+    assert reason is not None
+    assert reason.startswith("the compressions 10.0 and 10.0000001 have one name, cnn-small_ibp_eps1_lwm_x10_s0;")
+
+
 def test_balls_of_two_trainings_are_told_by_their_radius() -> None:
     ball = replace(SWEPT, ball=True)
     reason = why_mixed_up([ball, replace(ball, trained_eps=Fraction(8, 255))])

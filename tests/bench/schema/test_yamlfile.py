@@ -111,7 +111,19 @@ def test_single_values(text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 2000, "!!bool maybe", "{a: 1}", "[[1]]", "9" * 400, "1e999", "!!python/name:os.system x", "a: b: c"]
+    "text",
+    [
+        "[" * 2000,
+        "!!bool maybe",
+        "{a: 1}",
+        "[[1]]",
+        "9" * 400,
+        "1e999",
+        "!!python/name:os.system x",
+        "a: b: c",
+        "010",
+        "-007",
+    ],
 )
 def test_single_values_that_are_refused(text: str) -> None:
     with pytest.raises(UserError) as caught:
