@@ -109,6 +109,11 @@ def is_random(node: onnx.NodeProto) -> bool:
     return node.op_type in RANDOM and node.domain in DEFAULT_DOMAINS
 
 
+def is_coarse(array: Array) -> bool:
+    """Whether an array holds floating-point numbers of 16 bits."""
+    return array.dtype.itemsize == 2 and array.dtype.kind not in "iu"
+
+
 class Evaluator:
     """Evaluates single nodes in onnxruntime, by the file's own opset.
 
@@ -131,6 +136,26 @@ class Evaluator:
             UnsupportedNetworkError: Its result is too large, or differs from run to run.
         """
         return self.session(node, arrays, ())({})
+
+    def fold(self, node: onnx.NodeProto, arrays: Mapping[str, Array]) -> list[Array]:
+        """Evaluates a node of constants, if it has one value wherever it is computed.
+
+        Args:
+            node: The node; it has no subgraph.
+            arrays: Its inputs by name.
+
+        Raises:
+            UserError: See `run`.
+            UnsupportedNetworkError: Likewise; or it computes in 16 bits what 32 would make otherwise.
+        """
+        results = self.run(node, arrays)
+        if _is_ambiguous(self, node, arrays, results):
+            raise refuse(
+                node,
+                "it computes constants in 16 bits, for which onnxruntime takes 32 where it has no kernel; store in the "
+                "file what it computes, or compute it in float32",
+            )
+        return results
 
     def session(
         self,
@@ -260,3 +285,28 @@ def _session(model: onnx.ModelProto) -> Any:
     # A node as it is written, as in the replay of witnesses.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _is_ambiguous(
+    evaluator: Evaluator, node: onnx.NodeProto, arrays: Mapping[str, Array], results: Sequence[Array]
+) -> bool:
+    """Whether constants that a node computes in 16 bits would be others in 32, in which runtimes may compute them.
+
+    Args:
+        evaluator: Of the file's opset.
+        node: The node.
+        arrays: Its inputs by name.
+        results: What it gives as it stands.
+    """
+    if node.op_type in ("Cast", "CastLike", "DequantizeLinear") or not any(map(is_coarse, results)):
+        # A Cast is asked for, and of quantised weights runtimes have kernels.
+        return False
+    wide = {name: array.astype(np.float32) if is_coarse(array) else array for name, array in arrays.items()}
+    try:
+        exact = evaluator.run(node, wide)
+    except UserError:
+        return True
+    return any(
+        is_coarse(result) and not np.array_equal(result.astype(np.float32), other, equal_nan=True)
+        for result, other in zip(results, exact, strict=True)
+    )

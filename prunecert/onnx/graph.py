@@ -31,8 +31,9 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with its local functions written out, and CastLike as Cast where its type can be told."""
     if not model.functions:
         return casts_told(model)
+    whole = _with_defaults(model)
     try:
-        plain: onnx.ModelProto = onnx.inliner.inline_local_functions(_with_defaults(model))
+        plain: onnx.ModelProto = onnx.inliner.inline_local_functions(whole)
     except Exception as error:
         raise UserError(f"Its local functions can't be inlined ({reason_of(error)}).") from error
     return casts_told(plain)
@@ -42,18 +43,33 @@ def _with_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with the default attributes of its functions at each call that leaves them out.
 
     ONNX's inliner forgets them, so that an operator within would have its own default.
+
+    Raises:
+        UnsupportedNetworkError: A function has a name of ONNX's own, which runtimes take for the operator; or a call
+            within one hands on an attribute that may be left out, to a function that has a default for it.
     """
-    defaults = {(item.domain, item.name, _overload(item)): item.attribute_proto for item in model.functions}
-    if not any(defaults.values()):
+    functions = {(item.domain, item.name, _overload(item)): item for item in model.functions}
+    for domain, name, _ in functions:
+        if domain in DEFAULT_DOMAINS:
+            raise UnsupportedNetworkError(
+                f"Its local function {name!r:.80} is of ONNX's own domain; allowed is a domain of its own."
+            )
+    if not any(item.attribute_proto for item in model.functions):
         return model
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     for part in (whole.graph, *whole.functions):
         for node in all_nodes(part.node):
-            own = {item.name for item in node.attribute}
-            for attribute in defaults.get((node.domain, node.op_type, _overload(node)), ()):
-                if attribute.name not in own:
+            called = functions.get((node.domain, node.op_type, _overload(node)))
+            for attribute in called.attribute_proto if called is not None else ():
+                own = next((item for item in node.attribute if item.name == attribute.name), None)
+                if own is None:
                     node.attribute.append(attribute)
+                elif own.ref_attr_name and own.ref_attr_name in getattr(part, "attribute", ()):
+                    raise UnsupportedNetworkError(
+                        f"Its local function {part.name!r:.80} hands {own.ref_attr_name!r:.80}, which has no "
+                        f"default, on to {node.op_type!r:.80}, which has one; allowed is a default in both."
+                    )
     return whole
 
 

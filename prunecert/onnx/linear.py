@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from prunecert.onnx.arithmetic import broadcast, settle_sum
-from prunecert.onnx.constants import label, refuse
+from prunecert.onnx.constants import is_coarse, label, refuse
 from prunecert.onnx.emit import SPREAD
 from prunecert.onnx.layers import DENSE, check_dense
 from prunecert.onnx.normal import Array
@@ -210,14 +210,10 @@ def _probed(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> 
     """Reads a linear operator off its values at unit vectors, each of which is one constant, or 0 or 1."""
     value, arrays, name = _linear_in(node, inputs)
     # Operators take one type: 16 bits are exact in float32, for which there are more kernels.
-    arrays = {key: array.astype(np.float32) if _is_coarse(array) else array for key, array in arrays.items()}
+    arrays = {key: array.astype(np.float32) if is_coarse(array) else array for key, array in arrays.items()}
     kind = np.float64 if any(array.dtype == np.float64 for array in arrays.values()) else np.float32
     matrix, origin = _columns(reading, node, arrays | {name: np.zeros(value.shape, kind)}, name)
     return _as_layer(reading, node, value, matrix, origin)
-
-
-def _is_coarse(array: Array) -> bool:
-    return array.dtype.itemsize == 2 and array.dtype.kind not in "iu"
 
 
 def _linear_in(node: onnx.NodeProto, inputs: Sequence[Input]) -> tuple[Value, dict[str, Array], str]:

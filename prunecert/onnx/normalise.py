@@ -365,7 +365,7 @@ class _Reader:
     def _folded(self, node: onnx.NodeProto, arrays: Mapping[str, Array]) -> list[Array]:
         plain = onnx.NodeProto()
         plain.CopyFrom(node)
-        results: list[Any] = self.reading.evaluator.run(plain, arrays)
+        results: list[Any] = self.reading.evaluator.fold(plain, arrays)
         named = iter(results)
         return [next(named) if name else np.zeros(0) for name in node.output]
 

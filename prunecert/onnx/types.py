@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
+import onnx.shape_inference
 from onnx import TensorProto
 
 #: Unit roundoff of float32, which every file is taken to compute in at least.
 FLOAT32_UNIT = 2.0**-24
 #: Those of coarser types.
 UNITS: Mapping[int, float] = {TensorProto.FLOAT16: 2.0**-11, TensorProto.BFLOAT16: 2.0**-8}
-#: Operators whose results are whole numbers, whatever they are asked about.
-_WHOLE = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
-#: Which input has the type of the results, where that isn't the first.
-_TYPED: Mapping[str, int] = {"CastLike": 1, "DequantizeLinear": 1, "OneHot": 2, "Where": 1}
+#: Attributes that name a type.
+_TYPES = frozenset({"to", "dtype", "output_dtype"})
 
 
 def unit_of(model: onnx.ModelProto) -> float:
     """Returns the unit roundoff of the coarsest type in which a file computes what depends on its input.
 
     Weights that are stored in 16 bits and cast to float32 before they are used don't count: they are what they are.
+    What has a type that can't be told counts as of the coarsest one that the file mentions.
 
     >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
     ... { h = Cast <to = 10> (x) y = Cast <to = 1> (h) }'''
@@ -30,8 +31,15 @@ def unit_of(model: onnx.ModelProto) -> float:
     Args:
         model: The file, local functions written out.
     """
-    _, coarse = _of_graph(model.graph)
-    return max((UNITS[kind] for kind in coarse), default=FLOAT32_UNIT)
+    mentioned = UNITS.keys() & set(_mentioned(model.graph))
+    if not mentioned:
+        return FLOAT32_UNIT
+    types = _inferred(model)
+    units = [FLOAT32_UNIT]
+    for name in _moving(model.graph):
+        kinds = types.get(name) or mentioned
+        units += [UNITS[kind] for kind in kinds if kind in UNITS]
+    return max(units)
 
 
 def casts_told(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -42,77 +50,83 @@ def casts_told(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if not any(node.op_type == "CastLike" for node in all_nodes(model.graph.node)):
         return model
-    types, _ = _of_graph(model.graph)
+    types = _inferred(model)
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     for node in all_nodes(plain.graph.node):
-        if node.op_type == "CastLike" and len(node.input) == 2 and types.get(node.input[1]):
-            cast = onnx.helper.make_node(
-                "Cast", [node.input[0]], list(node.output), name=node.name, to=types[node.input[1]]
-            )
+        if node.op_type == "CastLike" and len(node.input) == 2 and len(kinds := types.get(node.input[1], set())) == 1:
+            cast = onnx.helper.make_node("Cast", [node.input[0]], list(node.output), name=node.name, to=kinds.pop())
             node.CopyFrom(cast)
     return plain
 
 
-def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Yields nodes, and those of the graphs that they hold."""
     for node in nodes:
         yield node
-        for graph in _graphs(node):
+        for graph in graphs_of(node):
             yield from all_nodes(graph.node)
 
 
-def _graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Returns the graphs that a node holds."""
     return [graph for item in node.attribute for graph in ([item.g] if item.HasField("g") else item.graphs)]
 
 
-def _of_graph(graph: onnx.GraphProto) -> tuple[dict[str, int], set[int]]:
-    """Returns types by name, 0 where they can't be told, and which coarse ones what moves with the input has."""
-    types: dict[str, int] = {}
-    constants = {item.name for item in graph.initializer}
-    # A point of the input is exact, in whatever type.
-    moving = {item.name for item in graph.input} - constants
-    coarse: set[int] = set()
-
-    def note(name: str, kind: int) -> None:
-        # A name that stands for several values, in branches, has a type if they all have it.
-        types[name] = kind if types.get(name, kind) == kind else 0
-
-    def walk(part: onnx.GraphProto) -> None:
-        for tensor in part.initializer:
-            note(tensor.name, tensor.data_type)
-        for sparse in part.sparse_initializer:
-            note(sparse.values.name, sparse.values.data_type)
-        for node in part.node:
-            inner = _graphs(node)
-            for held in inner:
-                walk(held)
-            ends = [value.name for held in inner for value in held.output]
-            moves = any(name in moving for name in (*node.input, *ends))
-            for number, name in enumerate(node.output):
-                kinds = {types.get(held.output[number].name, 0) for held in inner if number < len(held.output)}
-                kind = (kinds.pop() if len(kinds) == 1 else 0) if inner else _result(node, types)
-                note(name, kind)
-                if moves:
-                    moving.add(name)
-                    coarse.update({kind} & UNITS.keys())
-
-    for item in graph.input:
-        note(item.name, item.type.tensor_type.elem_type)
-    walk(graph)
-    return types, coarse
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for held in graphs_of(node):
+            yield from _graphs(held)
 
 
-def _result(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
-    """Returns the type of a node's results; 0 where it can't be told."""
-    for item in node.attribute:
-        if (node.op_type, item.name) == ("Cast", "to"):
-            return int(item.i)
-        if item.name == "value" and node.op_type in ("Constant", "ConstantOfShape"):
-            return int(item.t.data_type)
-        if node.op_type == "Constant" and item.name.startswith("value_"):
-            return int(TensorProto.FLOAT if "float" in item.name else TensorProto.INT64)
-    if node.op_type in _WHOLE:
-        return int(TensorProto.INT64)
-    typed = node.input[_TYPED.get(node.op_type, 0) :][:1]
-    return types.get(typed[0], 0) if typed else int(TensorProto.FLOAT)
+def _mentioned(whole: onnx.GraphProto) -> Iterator[int]:
+    """Yields every type of elements that a graph names anywhere."""
+    for graph in _graphs(whole):
+        yield from (item.type.tensor_type.elem_type for item in (*graph.input, *graph.output, *graph.value_info))
+        yield from (item.data_type for item in graph.initializer)
+        yield from (item.values.data_type for item in graph.sparse_initializer)
+        for item in (item for node in graph.node for item in node.attribute):
+            if item.name in _TYPES:
+                yield int(item.i)
+            yield from (tensor.data_type for tensor in (item.t, *item.tensors))
+            yield from (sparse.values.data_type for sparse in (item.sparse_tensor, *item.sparse_tensors))
+            yield from (kind.tensor_type.elem_type for kind in (item.tp, *item.type_protos))
+
+
+def _inferred(model: onnx.ModelProto) -> dict[str, set[int]]:
+    """Returns the types that ONNX's own inference finds, by name; several where a name stands for several values."""
+    types: defaultdict[str, set[int]] = defaultdict(set)
+    try:
+        whole = onnx.shape_inference.infer_shapes(model)
+    except Exception:
+        # Whatever a file can hold: nothing is told of it then.
+        return {}
+    for graph in _graphs(whole.graph):
+        for item in (*graph.input, *graph.output, *graph.value_info):
+            if kind := item.type.tensor_type.elem_type:
+                types[item.name].add(kind)
+        for tensor in graph.initializer:
+            types[tensor.name].add(tensor.data_type)
+        for sparse in graph.sparse_initializer:
+            types[sparse.values.name].add(sparse.values.data_type)
+    return dict(types)
+
+
+def _moving(whole: onnx.GraphProto) -> set[str]:
+    """Returns the names of what is computed from the input; a point of the input itself is exact, in whatever type."""
+    constants = {item.name for item in whole.initializer}
+    entries = {item.name for item in whole.input} - constants
+    moving = set(entries)
+
+    def walk(graph: onnx.GraphProto) -> None:
+        for node in graph.node:
+            held = graphs_of(node)
+            for inner in held:
+                walk(inner)
+            ends = [value.name for inner in held for value in inner.output]
+            if any(name in moving for name in (*node.input, *ends)):
+                moving.update(name for name in node.output if name)
+
+    walk(whole)
+    return moving - entries

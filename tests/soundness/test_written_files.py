@@ -200,3 +200,30 @@ def test_a_relu_may_stand_on_the_input(first: str, low: float, shape: str, tmp_p
         spec = OutputSpec(((np.array([[1.0]]), np.array([limit])),))
         question = Instance(path, sha256_file(path), lower, upper, spec, 10.0, classes=1)
         assert _status(question, tmp_path) is status
+
+
+def test_rounding_before_a_last_softmax_is_measured_there(tmp_path: Path) -> None:
+    """Logits of 4000, whose steps in float32 are 2.4e-4: Softmax is 0 or 1 nearly everywhere, and tells nothing."""
+    path = tmp_path / "n.onnx"
+    text = """<ir_version: 8, opset_import: ["" : 13]> net (float[1, 2] x) => (float[1, 2] y)
+    <float[2, 2] w = {3000.1, 3000.1, 1000.3, 1000.3}, float[2] v = {0.0001, 0}> { h = MatMul (x, w) z = Add (h, v)
+    y = Softmax (z) }"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    lower, upper = np.zeros(2, np.float32), np.ones(2, np.float32)
+    (output,) = counterexample.outputs(path, upper[None])
+    assert output[0] == output[1], "the logits differ by 0.0001, which is lost"
+    spec = OutputSpec(((np.array([[1.0, -1.0]]), np.array([0.0])),))
+    question = Instance(path, sha256_file(path), lower, upper, spec, 10.0, label=0, classes=2)
+    assert _status(question, tmp_path) is Status.UNKNOWN
+    wider = text.replace("0.0001", "1")
+    onnx.save(onnx.parser.parse_model(wider), path)
+    question = Instance(path, sha256_file(path), lower, upper, spec, 10.0, label=0, classes=2)
+    assert _status(question, tmp_path) is Status.UNSAT
+
+
+@pytest.mark.parametrize("like", ["l = Less (b, k)", "v, l = TopK <axis = 1> (b, n)", "l = QuantizeLinear (b, k)"])
+def test_a_cast_to_the_type_of_what_is_no_real_number_is_refused(like: str, tmp_path: Path) -> None:
+    body = f"{like} h = CastLike (b, l) f = Cast <to = 1> (h) y = Sub (b, f)"
+    path = _file(tmp_path / "n.onnx", body, "int64[1] n = {1}")
+    with pytest.raises((UserError, UnsupportedError), match=r"rounds what depends on the input to|a quantised network"):
+        _status(_asked(path, [1.0], 0.5), tmp_path)

@@ -169,8 +169,8 @@ class Server:
 
         assert self.verifier is not None
         begin = time.perf_counter()
-        if self.reading is not None and self.reading.changed:
-            self.reading.path.unlink(missing_ok=True)
+        if self.reading is not None:
+            self.reading.discard()
         self.reading = None
         reading = FileReading(Path(onnx), sha256, outputs, self.verifier.capabilities(), Path(folder))
         refusal = unknown_operator(type(self.verifier), reading.operators, Path(onnx).name)

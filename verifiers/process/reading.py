@@ -42,6 +42,7 @@ from prunecert.verifiers.formats.support import (
     spec_kind,
     takes_native,
 )
+from prunecert.verifiers.process.rewrites import without_averages, write_up_to
 
 Evaluate = Callable[[FloatArray], npt.NDArray[Any] | None]
 
@@ -102,13 +103,24 @@ class FileReading:
         self.normal = all(operator in OPERATORS for operator, _ in self.operators)
         self._shape = tuple(dim.dim_value for dim in entry.type.tensor_type.shape.dim)[1:]
         self._activation = self._normal.removed
-        self._unit = unit_of(inlined(model))
+        plain = inlined(model)
+        self._unit = unit_of(plain)
+        #: The file up to the operator that was removed, where there is one and it stands in the file's own graph.
+        self._before: Path | None = None
+        if self._activation:
+            self._before = write_up_to(plain, self._normal.output, self._activation, folder / f"before-{onnx.name}")
         self._compared = False
 
     @property
     def changed(self) -> bool:
         """Whether the adapter gets another file than the one that was given."""
         return self._normal.changed
+
+    def discard(self) -> None:
+        """Removes what was written beside the file."""
+        for path in (self.path if self.changed else None, self._before):
+            if path is not None:
+                path.unlink(missing_ok=True)
 
     def translate(self, instance: Instance) -> Instance:
         """Returns the question about the normal form.
@@ -168,15 +180,32 @@ class FileReading:
                         f"{self._activation} and state the property of its inputs."
                     )
         slack = self._slack(instance, spec_kind(instance.spec, instance.classes))
-        if not math.isfinite(slack):
+        allowances = self._allowances(instance)
+        if not (math.isfinite(slack) and all(map(math.isfinite, allowances))):
             word = "float32" if self._unit == FLOAT32_UNIT else "16-bit"
             raise UnsupportedError(
                 f"{self._given.name} ends with {self._activation}, whose {word} values are equal for many different "
                 "inputs in this box; export the network without it and state the property of its inputs."
             )
+        disjuncts = zip(instance.spec.disjuncts, allowances, strict=True)
         return OutputSpec(
-            tuple((a, b + slack * np.abs(a).max(axis=1, initial=0.0)) for a, b in instance.spec.disjuncts)
+            tuple((a, b + slack * np.abs(a).max(axis=1, initial=0.0) + allowed) for (a, b), allowed in disjuncts)
         )
+
+    def _allowances(self, instance: Instance) -> tuple[float, ...]:
+        """Returns how far rounding may move the rows of a property before the operator that was removed.
+
+        Behind it nothing is seen of that: float32's Softmax of thousands is 0 or 1.
+        """
+        from prunecert.verifiers.rounding import guard
+
+        if self._before is None:
+            return (math.inf,)
+        question = replace(instance, onnx=self._before, onnx_sha256=identity(self._before), allowance=())
+        try:
+            return guard.measure(question).allowance
+        except UserError:
+            return (math.inf,) * len(instance.spec.disjuncts)
 
     def _slack(self, instance: Instance, kind: SpecKind) -> float:
         """Returns by how much two inputs of the last activation must differ so that its float32 outputs do."""
@@ -320,42 +349,7 @@ def _normalise(model: Any, info: NetworkInfo, outputs: int, allowed: Capabilitie
         if takes_native(info, allowed):
             return Normalised(model, False, None, outputs)
         raise
-    return normal if "AveragePool" in allowed.operators else _without_averages(normal)
-
-
-def _without_averages(normal: Normalised) -> Normalised:
-    """Writes average pools as convolutions, for a verifier that takes none."""
-    import onnx
-
-    if all(node.op_type != "AveragePool" for node in normal.model.graph.node):
-        return normal
-    model = onnx.ModelProto()
-    model.CopyFrom(normal.model)
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for graph in [onnx.shape_inference.infer_shapes(model).graph]
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    for index, node in enumerate(model.graph.node):
-        if node.op_type != "AveragePool":
-            continue
-        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-        kernel, channels = attributes["kernel_shape"], shapes[node.input[0]][1]
-        weight = np.zeros((channels, channels, *kernel), dtype=np.float32)
-        weight[range(channels), range(channels)] = 1 / math.prod(kernel)
-        names = [f"prunecert average {index} {part}" for part in ("weight", "bias")]
-        for name, value in zip(names, (weight, np.zeros(channels, dtype=np.float32)), strict=True):
-            model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-        convolution = onnx.helper.make_node(
-            "Conv",
-            [node.input[0], *names],
-            list(node.output),
-            name=node.name,
-            kernel_shape=kernel,
-            strides=attributes.get("strides", [1, 1]),
-        )
-        node.CopyFrom(convolution)
-    return replace(normal, model=model, changed=True, notes=(*normal.notes, "Averages are written as convolutions."))
+    return normal if "AveragePool" in allowed.operators else without_averages(normal)
 
 
 def operators_of(normal: Normalised) -> tuple[tuple[str, str], ...]:

@@ -48,6 +48,8 @@ _EXACT = frozenset(
 _OTHERS = 16.0
 
 
+#: Operators that round to whole numbers on purpose.
+_WHOLE = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 #: Types that a Cast of real numbers may have: FLOAT, FLOAT16, DOUBLE and BFLOAT16.
 _FLOATS = frozenset({1, 10, 11, 16})
 
@@ -105,8 +107,7 @@ class Network:
         try:
             model = inlined(onnx.load(str(path)))
             self._unit = unit_of(model)
-            constants = {item.name for item in model.graph.initializer}
-            if any(node.op_type == "QuantizeLinear" and node.input[0] not in constants for node in model.graph.node):
+            if _rounds_whole(model):
                 # In float64 other values lie on the other side of a tie: what differs then is no rounding of float32.
                 raise WholeNumbersError("it rounds activations to whole numbers")
             if normal:
@@ -225,6 +226,23 @@ class Network:
         deviation = self._unit * math.sqrt(max(terms, 1) / 3) * np.maximum(size, np.abs(value))
         disturbed: Array = value + deviation * noise.standard_normal(value.shape)
         return disturbed
+
+
+def _rounds_whole(model: Any) -> bool:
+    """Whether something that an output reads rounds what depends on the input to whole numbers."""
+    nodes = model.graph.node
+    constants = {item.name for item in model.graph.initializer}
+    moving = {item.name for item in model.graph.input} - constants
+    for node in nodes:
+        if not moving.isdisjoint(node.input):
+            moving.update(node.output)
+    read = {item.name for item in model.graph.output}
+    for node in reversed(nodes):
+        if not read.isdisjoint(node.output):
+            read.update(node.input)
+            if node.op_type in _WHOLE and node.input[0] in moving:
+                return True
+    return False
 
 
 def _normal_form(path: Path, count: int | None) -> tuple[Any, npt.NDArray[np.int64] | None]:

@@ -128,3 +128,27 @@ def test_labels_are_short_and_printable() -> None:
     assert label(N("Relu", ["x"], ["y"], name="a\nb")) == "'a?b' (Relu)"
     assert label(N("Relu", ["x"], ["out"])) == "'out' (Relu)"
     assert len(label(N("R" * 999, ["x"], ["y"], name="n" * 999))) < 150
+
+
+@pytest.mark.parametrize(
+    ("node", "arrays", "is_refused"),
+    [
+        # 1.001 squared has more digits than 16 bits hold, and 1.5 times 2 has not.
+        (("Mul", ["a", "a"]), {"a": np.array([1.001], np.float16)}, True),
+        (("Mul", ["a", "b"]), {"a": np.array([1.5], np.float16), "b": np.array([2], np.float16)}, False),
+        (("Mul", ["a", "a"]), {"a": np.array([1.001], np.float32)}, False),
+        (("Concat", ["a", "a"]), {"a": np.array([1.001], np.float16)}, False),
+        (("Cast", ["a"]), {"a": np.array([1.001], np.float32)}, False),
+    ],
+)
+def test_constants_that_16_and_32_bits_make_different_are_refused(
+    node: tuple[str, list[str]], arrays: dict[str, Any], is_refused: bool
+) -> None:
+    by_operator: dict[str, dict[str, Any]] = {"Concat": {"axis": 0}, "Cast": {"to": TensorProto.FLOAT16}}
+    attributes = by_operator.get(node[0], {})
+    computation = helper.make_node(*node, ["y"], **attributes)
+    if is_refused:
+        with pytest.raises(UnsupportedNetworkError, match="computes constants in 16 bits"):
+            Evaluator(15).fold(computation, arrays)
+    else:
+        assert len(Evaluator(15).fold(computation, arrays)) == 1

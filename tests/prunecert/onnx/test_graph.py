@@ -10,7 +10,8 @@ import pytest
 from onnx import helper
 
 from prunecert.errors import UserError
-from prunecert.onnx.graph import Graph
+from prunecert.onnx.graph import Graph, inlined
+from prunecert.onnx.normal import UnsupportedNetworkError
 from prunecert.onnx.normalise import normalise
 from tests.prunecert.onnx.graphs import N, assert_same, build, operators, weights
 
@@ -84,3 +85,32 @@ def test_local_functions_are_written_out() -> None:
     model.functions.append(function)
     model.opset_import.append(helper.make_opsetid("mine", 1))
     assert_same(model)
+
+
+def _functions(*functions: str) -> onnx.ModelProto:
+    body = "\n".join(functions)
+    return onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 15, "my" : 1]> net (float[1, 2] x) => (float[1, 2] y) {{ y = my.F (x) }}
+        {body}"""
+    )
+
+
+LEAKY = """<domain: "my", opset_import: ["" : 15]> G <alpha: float = 5.0> (v) => (w) {
+    w = LeakyRelu <alpha: float = @alpha> (v) }"""
+
+
+def test_a_function_s_default_holds_in_the_functions_that_call_it() -> None:
+    caller = """<domain: "my", opset_import: ["" : 15, "my" : 1]> F (a) => (b) { n = Neg (a) b = my.G (n) }"""
+    (leaky,) = [node for node in inlined(_functions(caller, LEAKY)).graph.node if node.op_type == "LeakyRelu"]
+    assert [(item.name, item.f) for item in leaky.attribute] == [("alpha", 5.0)]
+
+
+def test_functions_that_runtimes_and_the_inliner_read_otherwise_are_refused() -> None:
+    handing = """<domain: "my", opset_import: ["" : 15, "my" : 1]> F <slope> (a) => (b) {
+        b = my.G <alpha: float = @slope> (a) }"""
+    with pytest.raises(UnsupportedNetworkError, match="'F' hands 'slope', which has no default, on to 'G'"):
+        inlined(_functions(handing, LEAKY))
+    plain = """<domain: "my", opset_import: ["" : 15]> F (a) => (b) { b = Abs (a) }"""
+    own = """<domain: "", opset_import: ["" : 15]> Abs (a) => (b) { b = Relu (a) }"""
+    with pytest.raises(UnsupportedNetworkError, match="'Abs' is of ONNX's own domain"):
+        inlined(_functions(plain, own))

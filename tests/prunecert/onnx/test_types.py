@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 import pytest
+from onnx import TensorProto
 
 from prunecert.onnx.types import FLOAT32_UNIT, all_nodes, casts_told, unit_of
 
@@ -11,7 +12,8 @@ from prunecert.onnx.types import FLOAT32_UNIT, all_nodes, casts_told, unit_of
 def _model(body: str, kind: str = "float") -> onnx.ModelProto:
     return onnx.parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : 15]>
-        net ({kind}[1, 2] x) => (float[1, 2] y) <float[1] f = {{0}}, float16[1] h = {{0}}, int64[1] n = {{0}}>
+        net ({kind}[1, 2] x) => (float[1, 2] y) <float[1] f = {{0}}, float16[1] h = {{0}}, int64[1] n = {{1}},
+        float s = {{0.5}}>
         {{ {body} }}"""
     )
 
@@ -36,6 +38,13 @@ HALF, BRAIN = 2.0**-11, 2.0**-8
         ("c = Cast <to = 1> (h) y = Add (x, c)", "float", FLOAT32_UNIT),
         ("q = Constant <value = float16[1] {1}> () c = Cast <to = 1> (q) y = Mul (x, c)", "float", FLOAT32_UNIT),
         ("s = Shape (x) c = Cast <to = 10> (x) d = Reshape (c, s) y = Cast <to = 1> (d)", "float", HALF),
+        # What has no type that can be told is of the coarsest that is mentioned.
+        (
+            "e = SequenceEmpty <dtype = 10> () c = Cast <to = 10> (x) i = SequenceInsert (e, c) k = SequenceLength (i)"
+            " d = Cast <to = 1> (c) y = Mul (d, f)",
+            "float",
+            HALF,
+        ),
         # In a branch, whichever is taken.
         (
             "t = Constant <value = bool[1] {1}> () y = If (t) <then_branch = a () => (float[1, 2] u) {"
@@ -50,17 +59,23 @@ def test_the_coarsest_type_of_what_depends_on_the_input_decides(body: str, kind:
 
 
 def test_a_cast_like_something_becomes_a_cast_where_its_type_can_be_told() -> None:
-    model = _model("a = CastLike (x, n) b = CastLike (x, h) c = CastLike (x, x) d = CastLike (x, nowhere) y = Relu (x)")
+    # Types of what compares, of second results and of quantisers are those that ONNX says, and not the first input's.
+    model = _model(
+        "a = CastLike (x, n) b = CastLike (x, h) c = CastLike (x, x) l = Less (x, f) d = CastLike (x, l)"
+        " v, i = TopK <axis = 1> (x, n) e = CastLike (x, i) q = QuantizeLinear (x, s) g = CastLike (x, q)"
+        " o = CastLike (x, nowhere) y = Relu (x)"
+    )
     before = model.SerializeToString()
     model_of_casts = casts_told(model)
-    assert [
-        (node.op_type, [item.i for item in node.attribute], list(node.output)) for node in model_of_casts.graph.node
-    ] == [
+    casts = [node for node in model_of_casts.graph.node if node.op_type.startswith("Cast")]
+    assert [(node.op_type, [item.i for item in node.attribute], list(node.output)) for node in casts] == [
         ("Cast", [7], ["a"]),
         ("Cast", [10], ["b"]),
         ("Cast", [1], ["c"]),
-        ("CastLike", [], ["d"]),
-        ("Relu", [], ["y"]),
+        ("Cast", [TensorProto.BOOL], ["d"]),
+        ("Cast", [TensorProto.INT64], ["e"]),
+        ("Cast", [TensorProto.UINT8], ["g"]),
+        ("CastLike", [], ["o"]),
     ]
     assert model.SerializeToString() == before
     plain = _model("y = Relu (x)")

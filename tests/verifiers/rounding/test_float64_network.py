@@ -127,6 +127,31 @@ def _text(path: Path, body: str, kind: str = "float", constants: str = "") -> Pa
     return path
 
 
+@pytest.mark.parametrize(
+    ("quantised", "whole"),
+    [
+        ("q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) y = Mul (d, one)", True),
+        # Of a constant, however it is written, and of what no output reads.
+        (
+            "k = Constant <value = float[2] {1, 2}> () q = QuantizeLinear (k, s, z) d = DequantizeLinear (q, s, z)"
+            " y = Mul (x, d)",
+            False,
+        ),
+        ("q = QuantizeLinear (x, s, z) y = Mul (x, one)", False),
+    ],
+)
+def test_only_what_rounds_activations_isnt_measured(quantised: str, whole: bool, tmp_path: Path) -> None:
+    text = f"""<ir_version: 10, opset_import: ["" : 21]> net (float[1, 2] x) => (float[1, 2] y)
+    <float[1] one = {{1}}, float s = {{0.5}}, uint8 z = {{0}}> {{ {quantised} }}"""
+    path = tmp_path / "n.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    if whole:
+        with pytest.raises(float64_network.WholeNumbersError):
+            float64_network.read(path, quantised)
+    else:
+        assert len(float64_network.read(path, quantised).run([0.25, 0.5])) == 2
+
+
 def test_what_depends_on_the_input_is_rounded_to_no_type(tmp_path: Path) -> None:
     point = np.array([1 / 3, 0.1])
     for kind in (10, 16):

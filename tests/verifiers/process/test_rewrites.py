@@ -1,0 +1,63 @@
+"""Networks without their end, and without average pools: the same functions, as onnxruntime has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from prunecert.onnx.normalise import normalise
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.process.rewrites import without_averages, write_up_to
+
+
+def _model(body: str, output: str = "float[1, 2] y") -> onnx.ModelProto:
+    return onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 13]> net (float[1, 2] x) => ({output})
+        <float[2, 2] w = {{1, 2, 3, 4}}, int64[1] flat = {{-1}}> {{ {body} }}"""
+    )
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax", "Sigmoid", "Tanh"])
+@pytest.mark.parametrize("more", ["y = Identity (s)", "r = Reshape (s, flat) i = Identity (r) y = Reshape (i, flat)"])
+def test_what_stands_before_the_last_operator_is_all_that_is_left(operator: str, more: str, tmp_path: Path) -> None:
+    output = "float[2] y" if "Reshape" in more else "float[1, 2] y"
+    model = _model(f"h = MatMul (x, w) z = Add (h, h) s = {operator} (z) {more} dead = Softmax (y)", output)
+    before = model.SerializeToString()
+    path = write_up_to(model, "y", operator, tmp_path / "new" / "n.onnx")
+    assert path == tmp_path / "new" / "n.onnx"
+    points = np.array([[[1.0, 2.0]], [[0.0, -1.0]]], np.float32)[:, 0]
+    values = counterexample.outputs(path, points, 2)
+    np.testing.assert_allclose(values, 2 * points @ np.array([[1, 2], [3, 4]]), rtol=1e-6)
+    assert network_info(path).sizes() == (2,)
+    assert model.SerializeToString() == before
+
+
+def test_what_is_not_there_is_none(tmp_path: Path) -> None:
+    one, two = (
+        f"() => (float[1, 2] {name}) {{ {name} = {node} (x) }}" for name, node in (("u", "Softmax"), ("v", "Neg"))
+    )
+    branches = f"then_branch = a {one}, else_branch = b {two}"
+    model = _model(f"t = Constant <value = bool[1] {{1}}> () y = If (t) <{branches}>")
+    assert write_up_to(model, "y", "Softmax", tmp_path / "n.onnx") is None
+    assert not (tmp_path / "n.onnx").exists()
+
+
+def test_averages_are_convolutions_for_who_takes_none(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 13]> net (float[1, 2, 4, 4] x) => (float[1, 8] y) {
+        p = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x) y = Flatten (p) }"""
+    )
+    normal = normalise(model, keep=("AveragePool",))
+    plain = without_averages(normal)
+    assert "AveragePool" not in {node.op_type for node in plain.model.graph.node}
+    assert plain.changed
+    onnx.save(model, tmp_path / "given.onnx")
+    onnx.save(plain.model, tmp_path / "plain.onnx")
+    points = np.random.default_rng(0).normal(size=(3, 2, 4, 4)).astype(np.float32)
+    first, second = (counterexample.outputs(tmp_path / f"{name}.onnx", points) for name in ("given", "plain"))
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+    assert without_averages(plain) is plain

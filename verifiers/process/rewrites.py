@@ -1,0 +1,93 @@
+"""Networks written otherwise for a verifier or for a measurement: without average pools, or without their end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunecert.onnx.normal import Normalised
+
+
+def write_up_to(model: Any, output: str, operator: str, path: Path) -> Path | None:
+    """Writes a network without its last operator and what follows that.
+
+    Args:
+        model: An ``onnx.ModelProto``, local functions written out; it is not changed.
+        output: The output that counts.
+        operator: The last operator that computes something.
+        path: Where to.
+
+    Returns:
+        The path, or None where the operator isn't found in the graph itself, but in a branch, say.
+    """
+    import onnx
+    import onnx.shape_inference
+
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    name = output
+    while (node := makers.get(name)) is not None and node.op_type != operator:
+        name = node.input[0] if node.input else ""
+    if node is None:
+        return None
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    end = onnx.ValueInfoProto(name=node.input[0])
+    end.type.tensor_type.elem_type = next(
+        item for item in model.graph.output if item.name == output
+    ).type.tensor_type.elem_type
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:
+        # Its size is then seen when it is run.
+        inferred = onnx.GraphProto()
+    for item in (*inferred.value_info, *inferred.output, *inferred.input):
+        if item.name == end.name and item.type.tensor_type.elem_type:
+            end.CopyFrom(item)
+    del cut.graph.output[:]
+    cut.graph.output.append(end)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cut.SerializeToString())
+    return path
+
+
+def without_averages(normal: Normalised) -> Normalised:
+    """Writes average pools as convolutions, for a verifier that takes none.
+
+    Args:
+        normal: A network in normal form.
+    """
+    import onnx
+
+    if all(node.op_type != "AveragePool" for node in normal.model.graph.node):
+        return normal
+    model = onnx.ModelProto()
+    model.CopyFrom(normal.model)
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for graph in [onnx.shape_inference.infer_shapes(model).graph]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "AveragePool":
+            continue
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        kernel, channels = attributes["kernel_shape"], shapes[node.input[0]][1]
+        weight = np.zeros((channels, channels, *kernel), dtype=np.float32)
+        weight[range(channels), range(channels)] = 1 / math.prod(kernel)
+        names = [f"prunecert average {index} {part}" for part in ("weight", "bias")]
+        for name, value in zip(names, (weight, np.zeros(channels, dtype=np.float32)), strict=True):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+        convolution = onnx.helper.make_node(
+            "Conv",
+            [node.input[0], *names],
+            list(node.output),
+            name=node.name,
+            kernel_shape=kernel,
+            strides=attributes.get("strides", [1, 1]),
+        )
+        node.CopyFrom(convolution)
+    return replace(normal, model=model, changed=True, notes=(*normal.notes, "Averages are written as convolutions."))
