@@ -298,9 +298,13 @@ def _is_ambiguous(
         arrays: Its inputs by name.
         results: What it gives as it stands.
     """
-    if node.op_type in ("Cast", "CastLike", "DequantizeLinear") or not any(map(is_coarse, results)):
-        # A Cast is asked for, and of quantised weights runtimes have kernels.
+    if node.op_type == "DequantizeLinear" or not any(map(is_coarse, results)):
+        # Of quantised weights runtimes have kernels.
         return False
+    if node.op_type == "Cast":
+        # What is rounded here may not be: runtimes drop casts to a type and back around what they compute in 32 bits.
+        (source,) = arrays.values()
+        return not np.array_equal(results[0].astype(np.float64), source.astype(np.float64), equal_nan=True)
     wide = {name: array.astype(np.float32) if is_coarse(array) else array for name, array in arrays.items()}
     try:
         exact = evaluator.run(node, wide)

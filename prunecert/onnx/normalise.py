@@ -42,8 +42,9 @@ _HANDLERS: Mapping[str, Handler] = {
     **linear.HANDLERS,
     **pooling.HANDLERS,
 }
-#: What may follow a Softmax.
+#: What may follow a Sigmoid or Tanh that was removed, and a Softmax, each of whose values speaks of all others.
 _AFTER_LAST = moves.MOVES | {"Cast", "Dropout", "Identity"}
+_AFTER_ALL = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 #: Who takes a network that rounds, and who two that `prunecert.onnx.merge` has joined.
 _ONE, _TWO = "a verifier of quantised networks (sparse-bab and its kin)", "sparse-pair"
 #: What to do about operators that are often met and not taken.
@@ -386,7 +387,8 @@ class _Reader:
 
     def _check_last(self, node: onnx.NodeProto, inputs: Sequence[Input]) -> None:
         for item in inputs:
-            if isinstance(item, Value) and item.last != "none" and node.op_type not in _AFTER_LAST:
+            after = _AFTER_ALL if isinstance(item, Value) and item.maker in ("Softmax", "LogSoftmax") else _AFTER_LAST
+            if isinstance(item, Value) and item.last != "none" and node.op_type not in after:
                 raise refuse(
                     node,
                     f"it comes after {item.maker}, which is taken only at the end, where it keeps the outputs' order",

@@ -227,3 +227,48 @@ def test_a_cast_to_the_type_of_what_is_no_real_number_is_refused(like: str, tmp_
     path = _file(tmp_path / "n.onnx", body, "int64[1] n = {1}")
     with pytest.raises((UserError, UnsupportedError), match=r"rounds what depends on the input to|a quantised network"):
         _status(_asked(path, [1.0], 0.5), tmp_path)
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("more", ["Gather <axis = 1> (p, chosen)", "Slice (p, zero, two, one)"])
+def test_what_drops_values_of_a_softmax_is_refused(operator: str, more: str, tmp_path: Path) -> None:
+    """Those that are left say nothing of a dropped one that makes all of them 0."""
+    path = tmp_path / "n.onnx"
+    text = f"""<ir_version: 8, opset_import: ["" : 13]> net (float[1, 3] x) => (float[1, 2] y)
+    <int64[2] chosen = {{0, 1}}, int64[1] zero = {{0}}, int64[1] two = {{2}}, int64[1] one = {{1}}> {{
+    p = {operator} (x) y = {more} }}"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    low, high = np.array([1, 0.5, 0], np.float32), np.array([1, 0.5, 300], np.float32)
+    spec = OutputSpec(((np.array([[1.0, -1.0]]), np.array([0.0])),))
+    question = Instance(path, sha256_file(path), low, high, spec, 10.0, classes=2)
+    with pytest.raises(UserError, match=f"it comes after {operator}"):
+        _status(question, tmp_path)
+
+
+def test_rounding_before_a_softmax_goes_with_the_outputs_that_it_moves(tmp_path: Path) -> None:
+    """The first logit is the sum of numbers that cancel; its outputs are turned round, and so must its allowance be."""
+    allowances = {}
+    for name, order in (("plain", "[0, 1]"), ("turned", "[1, 0]")):
+        path = tmp_path / f"{name}.onnx"
+        text = f"""<ir_version: 8, opset_import: ["" : 13]> net (float[1, 2] x) => (float[1, 2] y)
+        <float[2, 2] w = {{300000.3, 0.5, 300000.1, 0.25}}, float[2] v = {{-300000.2, 1}}> {{
+        h = MatMul (x, w) z = Add (h, v) p = Softmax (z) t = Transpose <perm = {order}> (p) y = Reshape (t, shape) }}"""
+        text = text.replace("float[2] v", "int64[2] shape = {1, 2}, float[2] v")
+        onnx.save(onnx.parser.parse_model(text), path)
+        rows = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+        spec = OutputSpec(tuple((row, np.zeros(1)) for row in rows))
+        low, high = np.zeros(2, np.float32), np.ones(2, np.float32)
+        question = Instance(path, sha256_file(path), low, high, spec, 10.0, classes=2)
+        verifier = VERIFIERS.get("sparse-bab")
+        reading = FileReading(path, question.onnx_sha256, 2, verifier.capabilities(), tmp_path / name)
+        allowances[name] = reading.allowances(question)
+    assert allowances["turned"] == pytest.approx(allowances["plain"])
+    assert allowances["plain"][0] > 100 * allowances["plain"][1]
+
+
+def test_a_constant_that_a_cast_rounds_is_refused(tmp_path: Path) -> None:
+    """2049 is 2048 in 16 bits; onnxruntime, which has no kernel for Abs of 16 bits, drops the casts round it."""
+    constants = "float[1] w = {2049}, float[1] m = {2048}, float[1] one = {1}"
+    body = "q = Cast <to = 10> (w) r = Abs (q) t = Cast <to = 1> (r) d2 = Sub (t, m) h = Mul (b, d2) y = Sub (one, h)"
+    with pytest.raises(UserError, match="computes constants in 16 bits"):
+        _status(_asked(_file(tmp_path / "n.onnx", body, constants), [1.0], 0.5), tmp_path)

@@ -42,7 +42,7 @@ from prunecert.verifiers.formats.support import (
     spec_kind,
     takes_native,
 )
-from prunecert.verifiers.process.rewrites import without_averages, write_up_to
+from prunecert.verifiers.process.rewrites import without_averages, write_without
 
 Evaluate = Callable[[FloatArray], npt.NDArray[Any] | None]
 
@@ -105,10 +105,10 @@ class FileReading:
         self._activation = self._normal.removed
         plain = inlined(model)
         self._unit = unit_of(plain)
-        #: The file up to the operator that was removed, where there is one and it stands in the file's own graph.
+        #: The file without the operator that was removed, where there is one and it stands in the file's own graph.
         self._before: Path | None = None
         if self._activation:
-            self._before = write_up_to(plain, self._normal.output, self._activation, folder / f"before-{onnx.name}")
+            self._before = write_without(plain, self._normal.output, self._activation, folder / f"before-{onnx.name}")
         self._compared = False
 
     @property
@@ -180,7 +180,7 @@ class FileReading:
                         f"{self._activation} and state the property of its inputs."
                     )
         slack = self._slack(instance, spec_kind(instance.spec, instance.classes))
-        allowances = self._allowances(instance)
+        allowances = self.allowances(instance)
         if not (math.isfinite(slack) and all(map(math.isfinite, allowances))):
             word = "float32" if self._unit == FLOAT32_UNIT else "16-bit"
             raise UnsupportedError(
@@ -192,10 +192,13 @@ class FileReading:
             tuple((a, b + slack * np.abs(a).max(axis=1, initial=0.0) + allowed) for (a, b), allowed in disjuncts)
         )
 
-    def _allowances(self, instance: Instance) -> tuple[float, ...]:
+    def allowances(self, instance: Instance) -> tuple[float, ...]:
         """Returns how far rounding may move the rows of a property before the operator that was removed.
 
         Behind it nothing is seen of that: float32's Softmax of thousands is 0 or 1.
+
+        Args:
+            instance: The question as it was asked.
         """
         from prunecert.verifiers.rounding import guard
 

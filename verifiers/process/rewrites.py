@@ -1,4 +1,4 @@
-"""Networks written otherwise for a verifier or for a measurement: without average pools, or without their end."""
+"""Networks written otherwise for a verifier or a measurement: without average pools, or without their last operator."""
 
 from __future__ import annotations
 
@@ -12,45 +12,31 @@ import numpy as np
 from prunecert.onnx.normal import Normalised
 
 
-def write_up_to(model: Any, output: str, operator: str, path: Path) -> Path | None:
-    """Writes a network without its last operator and what follows that.
+def write_without(model: Any, output: str, operator: str, path: Path) -> Path | None:
+    """Writes a network whose last operator does nothing; what follows that, and the outputs, stay as they are.
 
     Args:
         model: An ``onnx.ModelProto``, local functions written out; it is not changed.
         output: The output that counts.
-        operator: The last operator that computes something.
+        operator: The last operator that computes something, element by element or of all elements.
         path: Where to.
 
     Returns:
         The path, or None where the operator isn't found in the graph itself, but in a branch, say.
     """
     import onnx
-    import onnx.shape_inference
 
-    makers = {name: node for node in model.graph.node for name in node.output if name}
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    makers = {name: node for node in plain.graph.node for name in node.output if name}
     name = output
     while (node := makers.get(name)) is not None and node.op_type != operator:
         name = node.input[0] if node.input else ""
     if node is None:
         return None
-    cut = onnx.ModelProto()
-    cut.CopyFrom(model)
-    end = onnx.ValueInfoProto(name=node.input[0])
-    end.type.tensor_type.elem_type = next(
-        item for item in model.graph.output if item.name == output
-    ).type.tensor_type.elem_type
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-    except Exception:
-        # Its size is then seen when it is run.
-        inferred = onnx.GraphProto()
-    for item in (*inferred.value_info, *inferred.output, *inferred.input):
-        if item.name == end.name and item.type.tensor_type.elem_type:
-            end.CopyFrom(item)
-    del cut.graph.output[:]
-    cut.graph.output.append(end)
+    node.CopyFrom(onnx.helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cut.SerializeToString())
+    path.write_bytes(plain.SerializeToString())
     return path
 
 

@@ -138,7 +138,8 @@ def test_labels_are_short_and_printable() -> None:
         (("Mul", ["a", "b"]), {"a": np.array([1.5], np.float16), "b": np.array([2], np.float16)}, False),
         (("Mul", ["a", "a"]), {"a": np.array([1.001], np.float32)}, False),
         (("Concat", ["a", "a"]), {"a": np.array([1.001], np.float16)}, False),
-        (("Cast", ["a"]), {"a": np.array([1.001], np.float32)}, False),
+        (("Cast", ["a"]), {"a": np.array([1.001], np.float32)}, True),
+        (("Cast", ["a"]), {"a": np.array([1.5, 3], np.float32)}, False),
     ],
 )
 def test_constants_that_16_and_32_bits_make_different_are_refused(
