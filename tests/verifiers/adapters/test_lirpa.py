@@ -315,14 +315,30 @@ def test_what_is_not_taken_is_named(
 @pytest.mark.slow
 def test_a_ball_needs_a_linear_first_layer(ibp: Worker, tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("Relu", ["input"], ["positive"]),
-        helper.make_node("Flatten", ["positive"], ["output"]),
+        helper.make_node("MaxPool", ["input"], ["largest"], kernel_shape=[1, 2], strides=[1, 2]),
+        helper.make_node("Flatten", ["largest"], ["output"]),
     ]
-    path = onnxnets.write(tmp_path / "net.onnx", nodes, {}, (3, 1, 1), outputs=3)
+    path = onnxnets.write(tmp_path / "net.onnx", nodes, {}, (3, 1, 2), outputs=3)
     ball, box = ibp.verify([onnxnets.instance(path, 0.1, norm="l2"), onnxnets.instance(path, 0.001)])
     assert ball.status is Status.UNSUPPORTED
     assert "l2" in ball.detail
     assert box.status is Status.UNSAT
+
+
+def test_a_ball_s_relu_on_the_input_gets_a_linear_layer(ibp: Worker, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["input"], ["positive"]),
+        helper.make_node("Flatten", ["positive"], ["output"]),
+    ]
+    path = onnxnets.write(tmp_path / "net.onnx", nodes, {}, (3, 1, 1), outputs=3)
+    question = onnxnets.instance(path, 0.1, norm="l2")
+    assert question.center is not None
+    values = np.sort(np.maximum(question.center.reshape(-1), 0))
+    # Of two outputs, by intervals, each may move by the radius.
+    assert values[-1] - values[-2] > 0.2
+    closer = onnxnets.instance(path, float(values[-1] - values[-2]) * 0.6, norm="l2")
+    near, far = ibp.verify([question, closer])
+    assert (near.status, far.status) == (Status.UNSAT, Status.UNKNOWN)
 
 
 @pytest.mark.parametrize(
