@@ -36,7 +36,8 @@ def unit_of(model: onnx.ModelProto) -> float:
         return FLOAT32_UNIT
     types = _inferred(model)
     units = [FLOAT32_UNIT]
-    for name in _moving(model.graph):
+    # A point of the input itself is exact, in whatever type.
+    for name in moving_names(model.graph) - _entries(model.graph):
         kinds = types.get(name) or mentioned
         units += [UNITS[kind] for kind in kinds if kind in UNITS]
     return max(units)
@@ -113,11 +114,13 @@ def _inferred(model: onnx.ModelProto) -> dict[str, set[int]]:
     return dict(types)
 
 
-def _moving(whole: onnx.GraphProto) -> set[str]:
-    """Returns the names of what is computed from the input; a point of the input itself is exact, in whatever type."""
-    constants = {item.name for item in whole.initializer}
-    entries = {item.name for item in whole.input} - constants
-    moving = set(entries)
+def moving_names(whole: onnx.GraphProto) -> set[str]:
+    """Returns the names of the input and of all that is computed from it, in branches too.
+
+    Args:
+        whole: The graph, local functions written out.
+    """
+    moving = _entries(whole)
 
     def walk(graph: onnx.GraphProto) -> None:
         for node in graph.node:
@@ -129,4 +132,8 @@ def _moving(whole: onnx.GraphProto) -> set[str]:
                 moving.update(name for name in node.output if name)
 
     walk(whole)
-    return moving - entries
+    return moving
+
+
+def _entries(graph: onnx.GraphProto) -> set[str]:
+    return {item.name for item in graph.input} - {item.name for item in graph.initializer}

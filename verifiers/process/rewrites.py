@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from prunecert.onnx.normal import Normalised
+from prunecert.onnx.types import moving_names
 
 
 def write_without(model: Any, output: str, operator: str, path: Path) -> Path | None:
-    """Writes a network whose last operator does nothing; what follows that, and the outputs, stay as they are.
+    """Writes a network whose last operator does nothing, wherever it stands; what follows, and the outputs, stay.
 
     Args:
         model: An ``onnx.ModelProto``, local functions written out; it is not changed.
@@ -22,19 +23,27 @@ def write_without(model: Any, output: str, operator: str, path: Path) -> Path | 
         path: Where to.
 
     Returns:
-        The path, or None where the operator isn't found in the graph itself, but in a branch, say.
+        The path, or None where on some way from the input it isn't found in the graph itself, but in a branch, say.
     """
     import onnx
 
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     makers = {name: node for node in plain.graph.node for name in node.output if name}
-    name = output
-    while (node := makers.get(name)) is not None and node.op_type != operator:
-        name = node.input[0] if node.input else ""
-    if node is None:
-        return None
-    node.CopyFrom(onnx.helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name))
+    moving, names = moving_names(plain.graph), [output]
+    places: list[Any] = []
+    while names:
+        # What is moved to the output may be put together of several.
+        node = makers.get(names.pop())
+        if node is not None and node.op_type == operator:
+            places.append(node)
+            continue
+        read = [] if node is None else [name for name in node.input if name in moving]
+        if not read:
+            return None
+        names += read
+    for node in places:
+        node.CopyFrom(onnx.helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(plain.SerializeToString())
     return path

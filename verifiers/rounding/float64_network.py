@@ -101,7 +101,7 @@ class Network:
         from onnx.reference import ReferenceEvaluator
 
         from prunecert.onnx.graph import inlined
-        from prunecert.onnx.types import unit_of
+        from prunecert.onnx.types import moving_names, unit_of
 
         self._order: npt.NDArray[np.int64] | None = None
         try:
@@ -139,14 +139,12 @@ class Network:
             self._exit = fitting[0]
         self._nodes = []
         #: What depends on the input.
-        self._moving = {self._entry}
+        self._moving = moving_names(model.graph)
         for node, operator in zip(model.graph.node, operators, strict=True):
             if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
                 raise UnreadableError(f"{node.op_type} holds a graph of its own")
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             self._nodes.append(_Node(node.op_type, tuple(node.input), tuple(node.output), attributes, operator))
-            if not self._moving.isdisjoint(node.input):
-                self._moving.update(node.output)
 
     @property
     def weights(self) -> int:
@@ -230,14 +228,10 @@ class Network:
 
 def _rounds_whole(model: Any) -> bool:
     """Whether something that an output reads rounds what depends on the input to whole numbers."""
-    nodes = model.graph.node
-    constants = {item.name for item in model.graph.initializer}
-    moving = {item.name for item in model.graph.input} - constants
-    for node in nodes:
-        if not moving.isdisjoint(node.input):
-            moving.update(node.output)
-    read = {item.name for item in model.graph.output}
-    for node in reversed(nodes):
+    from prunecert.onnx.types import moving_names
+
+    moving, read = moving_names(model.graph), {item.name for item in model.graph.output}
+    for node in reversed(model.graph.node):
         if not read.isdisjoint(node.output):
             read.update(node.input)
             if node.op_type in _WHOLE and node.input[0] in moving:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,21 +107,27 @@ def train_seconds(networks: Mapping[str, Trained]) -> dict[str, tuple[float, boo
         if network.pruner == DENSE and network.epochs:
             rates[network.kind] = network.seconds / network.epochs
     totals: dict[str, tuple[float, bool]] = {}
-    # Parents come first, and may have parents themselves; of one that isn't there nobody knows what it took.
-    waiting = dict(networks)
-    while ready := [name for name, network in waiting.items() if not network.parent or network.parent in totals]:
-        for name in ready:
-            network = waiting.pop(name)
-            if network.parent:
+    for name, network in _parents_first(networks):
+        if network.parent:
+            if network.parent in totals:
                 seconds, estimated = totals[network.parent]
                 totals[name] = network.seconds + seconds, estimated
-            elif not network.shared_epochs:
-                totals[name] = network.seconds, False
-            elif network.kind in measured:
-                totals[name] = network.seconds + measured[network.kind], False
-            elif network.kind in rates:
-                totals[name] = network.seconds + network.shared_epochs * rates[network.kind], True
+        elif not network.shared_epochs:
+            totals[name] = network.seconds, False
+        elif network.kind in measured:
+            totals[name] = network.seconds + measured[network.kind], False
+        elif network.kind in rates:
+            totals[name] = network.seconds + network.shared_epochs * rates[network.kind], True
     return totals
+
+
+def _parents_first(networks: Mapping[str, Trained]) -> Iterator[tuple[str, Trained]]:
+    """Yields networks, each behind its parent, which may have one itself; without its parent none is yielded."""
+    waiting, passed = dict(networks), {""}
+    while ready := [name for name, network in waiting.items() if network.parent in passed]:
+        for name in ready:
+            yield name, waiting.pop(name)
+        passed.update(ready)
 
 
 def total_epochs(networks: Mapping[str, Trained]) -> dict[str, int]:
@@ -138,11 +144,8 @@ def total_epochs(networks: Mapping[str, Trained]) -> dict[str, int]:
         networks: By name.
     """
     totals: dict[str, int] = {}
-    waiting = dict(networks)
-    while ready := [name for name, network in waiting.items() if not network.parent or network.parent in totals]:
-        for name in ready:
-            network = waiting.pop(name)
-            totals[name] = network.epochs + network.shared_epochs + totals.get(network.parent, 0)
+    for name, network in _parents_first(networks):
+        totals[name] = network.epochs + network.shared_epochs + totals.get(network.parent, 0)
     return totals
 
 

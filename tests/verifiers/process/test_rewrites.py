@@ -40,6 +40,18 @@ def test_the_last_operator_is_left_out_and_what_follows_it_stays(
     assert model.SerializeToString() == before
 
 
+def test_what_is_put_together_of_several_has_none_of_them(tmp_path: Path) -> None:
+    """Rounding before the second would be measured behind it otherwise, where a saturated one shows nothing of it."""
+    model = _model("a = Sigmoid (x) h = MatMul (x, w) b = Sigmoid (h) y = Concat <axis = 1> (b, a)", "float[1, 4] y")
+    path = write_without(model, "y", "Sigmoid", tmp_path / "n.onnx")
+    assert path is not None
+    points = np.array([[3.0, -2.0]], np.float32)
+    np.testing.assert_allclose(counterexample.outputs(path, points, 4), [[-3, -2, 3, -2]], rtol=1e-6)
+    # One of another kind is none that was taken off.
+    mixed = _model("a = Tanh (x) h = MatMul (x, w) b = Sigmoid (h) y = Concat <axis = 1> (b, a)", "float[1, 4] y")
+    assert write_without(mixed, "y", "Sigmoid", tmp_path / "mixed.onnx") is None
+
+
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     one, two = (
         f"() => (float[1, 2] {name}) {{ {name} = {node} (x) }}" for name, node in (("u", "Softmax"), ("v", "Neg"))
