@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,9 +210,18 @@ def test_millions_of_images_take_no_time(tmp_path: Path) -> None:
     assert (summary["cells"][0]["images"], summary["cells"][0]["finished"]) == (3, False)
 
 
+@pytest.fixture
+def usual_depth() -> Iterator[None]:
+    """Python's limit of recursion as it is by default: Hypothesis raises it, and other tests' modules with it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("text", ["[" * 5000 + "]" * 5000, '{"a":' * 5000 + "1" + "}" * 5000, "[" * 100_000])
-def test_nesting_is_refused(tmp_path: Path, text: str) -> None:
+def test_nesting_is_refused(tmp_path: Path, usual_depth: None, text: str) -> None:
     path = log(tmp_path / "run") / "instances.main.jsonl"
     lines = path.read_text().splitlines()
     for line in (text, lines[1][:-1] + f',"more":{text}}}'):

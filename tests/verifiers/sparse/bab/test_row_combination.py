@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -22,6 +22,7 @@ def least(line: Float64Array) -> float:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(1, 4))
+@example(437809, 2, 1)
 def test_it_is_below_a_sum_of_the_rows(seed: int, rows: int, inputs: int) -> None:
     rng = np.random.default_rng(seed)
     lines = random_lines(rng, 6, rows, inputs)
@@ -33,7 +34,8 @@ def test_it_is_below_a_sum_of_the_rows(seed: int, rows: int, inputs: int) -> Non
     np.testing.assert_array_equal(more[np.arange(rows + 1) < counts[:, None]], lines[np.arange(rows) < counts[:, None]])
     for box in range(6):
         line, own = more[box, counts[box]], lines[box, : counts[box]]
-        assert least(line) >= max(map(least, own)) - 1e-9 * np.abs(own).max()
+        # Rows of zeros alone have no size, but the combination is charged 1e-200 for what underflows.
+        assert least(line) >= max(map(least, own)) - 1e-9 * np.abs(own).max() - 1e-199
         for t in (*rng.uniform(-1, 1, (5, inputs)), *np.sign(rng.uniform(-1, 1, (5, inputs)))):
             at = [Fraction(1), *map(Fraction, t.tolist()), Fraction(-1)]
             values = [sum(Fraction(a) * b for a, b in zip(each, at, strict=True)) for each in (line, *own)]
