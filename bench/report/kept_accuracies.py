@@ -197,7 +197,9 @@ def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int)
     shares = [(heading, True) for heading in headings]
     named = (("network, objective, ε, seed", False), ("pruner", False), ("×", True))
     unequal: list[str] = []
-    columns = (*named, *shares, (f"kept of dense, %: {of}", False), (note, True))
+    # Networks that were trained on all images have nothing measured on their cards, so that nothing is compared.
+    against = [(f"kept of dense, %: {of}", False)] if compared else []
+    columns = (*named, *shares, *against, (note, True))
     rows = []
     for line in lines:
         cells = [line.shown.get(h, f"{100 * line.shares[h]:.1f}") if h in line.shares else "" for h in headings]
@@ -207,7 +209,7 @@ def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int)
         if control is not None and (mark := _more_epochs(line, control)):
             shares_kept += " *"
             unequal.append(mark)
-        rows.append([*parts, shares_kept, line.note])
+        rows.append([*parts, *([shares_kept] if compared else []), line.note])
     remark = [f"\\* Trained for other epochs than the dense control: {', '.join(unequal)}.", ""] if unequal else []
     return "\n".join([*Table(columns, rows).markdown(), "", *remark])
 

@@ -100,6 +100,8 @@ def test_what_was_trained_on_the_held_out_images_has_no_accuracies_on_them() -> 
     own = of_card(whole)
     assert own.shares == {}
     assert own.note.endswith(", on all training images")
+    alone = markdown([own], CARD_KEPT, "epochs", 1)
+    assert alone.startswith("| network, objective, ε, seed | pruner | × | epochs |\n")
     table = cells(markdown([of_card(control), own], CARD_KEPT, "epochs", 1))
     assert table[1][3:7] == ["", "", "", ""]
     assert table[1][7] == "the control was made in another way"
