@@ -17,7 +17,8 @@ from pathlib import Path
 from prunecert.bench.retention import main as retention
 
 _COMMAND = re.compile(r"`(python -m bench\.retention[^`]*)`")
-_TABLE = re.compile(r"^(?:\|[^\n]*\n)+", re.M)
+#: With the remark on other epochs, which is printed behind some.
+_TABLE = re.compile(r"^(?:\|[^\n]*\n)+(?:\n\\\* [^\n]*\n)?", re.M)
 
 
 def commands_of(text: str) -> list[str]:

@@ -47,8 +47,10 @@ def test_documents_hold_what_the_command_prints(document: str, monkeypatch: pyte
     text = (ROOT / document).read_text(encoding="utf-8")
     commands = commands_of(text)
     assert commands
+    printed = {command: printed_by(command) for command in commands}
     for command in commands:
-        assert printed_by(command) in text, f"python -m tests.printed {document} renews what {command} prints"
+        assert printed[command] in text, f"python -m tests.printed {document} renews what {command} prints"
+    assert renewed(text, printed.__getitem__) == text
 
 
 def test_what_a_document_holds_is_renewed_where_its_command_stands() -> None:
@@ -62,6 +64,10 @@ def test_what_a_document_holds_is_renewed_where_its_command_stands() -> None:
         "By `python -m bench.retention a\n--about b`:\n\n<!-- printed -->\n| b |\n<!-- /printed -->\n"
         "By `python -m bench.retention c`:\n\n| c |\n\nMore.\n\n| `python -m bench.retention d` |\n"
     )
+    # A remark belongs to what is printed.
+    text = "`python -m bench.retention e`\n\n| old |\n|---|\n\n\\* Old.\n\nMore.\n"
+    once = renewed(text, lambda _: "| e |\n\n\\* New.\n")
+    assert once == "`python -m bench.retention e`\n\n| e |\n\n\\* New.\n\nMore.\n"
     with pytest.raises(ValueError, match="nothing stands behind python"):
         renewed("`python -m bench.retention a`", str.upper)
 
