@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,12 @@ RANDOM = frozenset(
 _SHRINKING = frozenset({"Compress", "NonZero", "Unique"})
 #: Up to this many elements a value is told to shape inference.
 _SMALL = 4096
+#: Types whose values onnxruntime gives to NumPy as the bits that stand for them, or not at all; float32 holds them all.
+_NARROW = frozenset(
+    kind
+    for name, kind in TensorProto.DataType.items()
+    if name.startswith(("BFLOAT", "FLOAT4", "FLOAT8", "INT2", "INT4", "UINT2", "UINT4"))
+)
 #: Up to this many bytes a constant is stored in the model that onnxruntime evaluates, as it is in the given file.
 _STORED = 2**26
 
@@ -177,7 +184,7 @@ class Evaluator:
         Returns:
             A function from the free inputs, by name, to the results.
         """
-        self._check(node, arrays, free, limit)
+        types = self._check(node, arrays, free, limit)
         outputs = [name for name in node.output if name]
         inputs = {name: arrays[name] for name in node.input if name}
         stored = {
@@ -185,8 +192,10 @@ class Evaluator:
         }
         fed = {name: value for name, value in inputs.items() if name not in stored}
         model = self._model(node, fed, stored, outputs)
+        narrow = {name: kind for name in outputs if (kind := types[name]) in _NARROW}
+        wide, asked = _read_wide(model, narrow) if narrow else (model, outputs)
         try:
-            session = _session(model)
+            session = _session(wide)
         except Exception as error:
             # onnxruntime's exceptions share no base class; some kernels are missing there, float16's above all.
             if not reference:
@@ -195,9 +204,13 @@ class Evaluator:
 
         def run(values: Mapping[str, Array]) -> list[Array]:
             try:
-                return list(session.run(outputs, {**fed, **values}))
+                results = session.run(asked, {**fed, **values})
             except Exception as error:
                 raise UserError(f"The node {label(node)} can't be evaluated: {reason_of(error)}.") from error
+            return [
+                result.astype(helper.tensor_dtype_to_np_dtype(narrow[name])) if name in narrow else result
+                for name, result in zip(outputs, results, strict=True)
+            ]
 
         return run
 
@@ -245,8 +258,10 @@ class Evaluator:
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
 
-    def _check(self, node: onnx.NodeProto, arrays: Mapping[str, Array], free: Sequence[str], limit: int) -> None:
-        """Refuses results that are random or too large, before anything is computed."""
+    def _check(
+        self, node: onnx.NodeProto, arrays: Mapping[str, Array], free: Sequence[str], limit: int
+    ) -> dict[str, int]:
+        """Refuses results that are random or too large before anything is computed; returns their types by name."""
         if is_random(node):
             raise refuse(node, "it gives other numbers in each run, so that the file is no function; export without it")
         inputs = {name: arrays[name] for name in node.input if name}
@@ -267,6 +282,26 @@ class Evaluator:
             if known and math.prod(dim.dim_value for dim in shape.dim) > limit:
                 sizes = [dim.dim_value for dim in shape.dim]
                 raise refuse(node, f"its result has {sizes} elements; allowed are {limit:,} in all")
+        return {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+
+
+def _read_wide(model: onnx.ModelProto, narrow: Mapping[str, int]) -> tuple[onnx.ModelProto, list[str]]:
+    """Returns a model that gives results of the types in `_NARROW` as float32, and the names of all its results.
+
+    Args:
+        model: The model of one node; it isn't changed.
+        narrow: The types of such results, by name.
+    """
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    for value in wide.graph.output:
+        if value.name in narrow:
+            name = next(name for count in itertools.count() if (name := f"wide {count}") not in taken)
+            taken.add(name)
+            wide.graph.node.append(helper.make_node("Cast", [value.name], [name], to=TensorProto.FLOAT))
+            value.name = name
+    return wide, [value.name for value in wide.graph.output]
 
 
 def _type(node: onnx.NodeProto, value: Array) -> int:

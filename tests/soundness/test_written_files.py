@@ -106,6 +106,16 @@ def test_it_is_read_as_onnxruntime_runs_it(name: str, tmp_path: Path) -> None:
     assert _status(_asked(path, row, beyond), tmp_path) is Status.UNSAT
 
 
+def test_a_constant_that_goes_through_eight_bits_is_the_number_and_not_its_byte(tmp_path: Path) -> None:
+    """1.1 is 1.125 there, for which the byte 57 stands."""
+    body = "q = Cast <to = 17> (w) r = Identity (q) t = Cast <to = 1> (r) y = Mul (b, t)"
+    path = _file(tmp_path / "n.onnx", body, "float[1] w = {1.1}", opset=21)
+    (output,) = counterexample.outputs(path, np.array([[PEAK]], np.float32))
+    assert output == pytest.approx(1.125)
+    assert _status(_asked(path, [-1.0], -1.12), tmp_path) is Status.SAT
+    assert _status(_asked(path, [-1.0], -1.13), tmp_path) is Status.UNSAT
+
+
 @pytest.mark.parametrize(
     ("body", "constants", "words"),
     [
