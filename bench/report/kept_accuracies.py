@@ -23,6 +23,8 @@ from prunecert.verifiers.base import Kind
 
 #: What stands for the pruner of a network that somebody else trained; it is nobody's dense control here.
 _IMPORTED = "imported"
+#: Stages of training that go before the pruned network's own: the dense one's, learned scores, the search for a mask.
+_BEFORE_PRUNING = ("pretrain", "scores", "search")
 #: What stands first among pruners at one compression: the simplest.
 _ORDER = ("lwm", "lwm-iterative", "lwm-rewind", "hydra")
 
@@ -113,7 +115,7 @@ def of_card(card: Any, folder: Path = CHECKPOINTS) -> Line:
     shares = {heading: numbers.accuracy[key] for key, heading in CARD.items() if key in numbers.accuracy}
     epochs = _IMPORTED if imported else _epochs(card, numbers.recipe, folder)
     # Of the stage that trains the pruned network's weights: fine-tuning, or that of a pruner that prunes in rounds.
-    rate = next((rate for stage, rate in numbers.throughput.items() if stage not in ("pretrain", "scores")), None)
+    rate = next((rate for stage, rate in numbers.throughput.items() if stage not in _BEFORE_PRUNING), None)
     return Line(
         group=(numbers.network, numbers.objective, numbers.eps, numbers.seed),
         name=card.name,

@@ -55,8 +55,8 @@ def test_the_board_is_printed_of_a_run_and_of_its_summary(tmp_path: Path, capsys
 
 
 def test_the_board_on_a_terminal_has_tables_for_each_network() -> None:
-    summary = ROOT / "results" / "zoo" / "cifar10-4nets-board.json"
-    question = ImpactQuestion(summary, "networks", frozenset([1.0, 10.0]), "resnet-2b*", 0.01, ZOO, None)
+    compressions = frozenset([1.0, 10.0])
+    question = ImpactQuestion(ROOT / "results", "networks", compressions, "resnet-2b*_s0", 0.01, ZOO, None)
     accuracies, costs = parts_of(question, whole=False)
     assert accuracies.title == "resnet-2b, mtl-ibp, 2/255, seed 0, 1,000 images"
     assert costs.title == f"{accuracies.title}: costs"

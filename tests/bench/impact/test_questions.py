@@ -61,7 +61,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, entries: Path) -> No
     with pytest.raises(UserError, match="neither a run nor a leaderboard entry"):
         main([str(tmp_path), *about])
     with pytest.raises(UserError, match="image by image"):
-        main([str(ROOT / "results" / "zoo" / "cifar10-4nets-board.json"), *about])
+        main([str(ROOT / "results" / "zoo" / "cifar10-certified-night-cnn5.json"), *about])
     with pytest.raises(UserError, match="no finished network"):
         main([str(entries), *about, "--compression", "3"])
     with pytest.raises(UserError, match="Did you mean"):

@@ -109,6 +109,13 @@ def test_what_was_trained_on_the_held_out_images_has_no_accuracies_on_them() -> 
         of_card(replace(pruned, accuracy={}))
 
 
+def test_images_a_second_are_those_of_the_pruned_networks_training() -> None:
+    """Not of the search for a mask on the dense network, whose rate is another."""
+    card = load_card(ZOO / "cnn-small_ibp_eps2_robust-bird_x10_s1.json")
+    assert card.throughput["search"] > 2 * card.throughput["ticket"]
+    assert f", {card.throughput['ticket']:,.0f}/s on cpu" in of_card(card, ZOO).note
+
+
 def test_an_imported_network_is_shown_and_is_nobodys_control() -> None:
     dense, pruned = (load_card(ZOO / f"cnn-small_ibp_eps2_{name}_s0") for name in ("dense_x1", "lwm_x10"))
     foreign = replace(dense, name="cnn-small_ibp_eps2_imported_s0", recipe={"imported": "00"})
