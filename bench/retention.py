@@ -3,7 +3,8 @@
 ``prunecert retention`` reads the cards of the shipped checkpoints: accuracies on the held-out training images
 under PGD and by bounds. ``prunecert retention results`` reads the leaderboard's entries, and a run's folder or its
 ``summary.json`` is read as well: the images that complete verifiers have judged. With ``--proved`` and a run's folder,
-each proof of its dense networks is followed into the pruned ones (docs/pairs.md). A network is compared with the dense
+each proof of its dense networks is followed into the pruned ones (docs/pairs.md). ``--figures FOLDER`` draws what was
+verified, too. A network is compared with the dense
 one of the same network, objective, radius and seed, and only where both were measured on the same images. Checkpoints
 are compared only where both were trained for as many epochs, too; among entries those that weren't have a mark.
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from prunecert.bench.impact.drawing import draw
 from prunecert.bench.impact.kept import cells_of_suite, kept_accuracies
 from prunecert.bench.impact.questions import OF_CHECKPOINTS, ImpactQuestion, allowance_of, tell
 from prunecert.bench.retention_options import parser
@@ -35,9 +37,20 @@ from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, h
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
     options = parser(__doc__).parse_args(argv)
-    others = {"--about": options.about, "--suite": options.suite, str(options.source): options.source}
+    figures = options.figures
+    others = {
+        "--about": options.about,
+        "--suite": options.suite,
+        "--figures": figures,
+        str(options.source): options.source,
+    }
     if options.proved is not None and (other := next((name for name, value in others.items() if value), "")):
         raise UserError(f"--proved goes without {other}; name the run's folder after --proved alone, or leave it out.")
+    if figures is not None and (options.source is None or options.about is not None):
+        raise UserError(
+            "--figures goes with a run, its summary.json or the leaderboard's entries (results), and without --about: "
+            "it draws networks that verifiers have judged."
+        )
     if options.about is not None:
         tell(
             ImpactQuestion(
@@ -63,7 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             compressions=options.compression,
             cells=options.cells,
         )
-    print(kept_accuracies(options.source, options.compression, options.cells, cells_of_suite(options.suite)), end="")
+    only = cells_of_suite(options.suite)
+    print(kept_accuracies(options.source, options.compression, options.cells, only), end="")
+    if figures is not None:
+        drawn = draw(options.source, figures, compressions=options.compression, patterns=options.cells, only=only)
+        print("".join(f"\nwrote {path}" for path in drawn))
     if options.source is None:
         names = (file.stem for file in checkpoint_files(CHECKPOINTS))
         print("".join(f"\n{line}\n" for line in hidden(CHECKPOINTS, names)), end="")

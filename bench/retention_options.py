@@ -31,6 +31,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--suite", help="only cells of this suite: a shipped one's name, or a YAML file")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="also draw the networks that were verified, as a run's report does: what is kept, verified accuracy "
+        "against compression, time against sparsity (PNG and SVG)",
+    )
     about = parser.add_argument_group("image by image")
     about.add_argument(
         "--about", choices=SUBJECTS, metavar="TOPIC", help=f"what the tables are about: {', '.join(SUBJECTS)}"

@@ -45,7 +45,7 @@ def networks(
         UserError: Nothing of what is asked for is there, or can't be read.
     """
     recorded = [cell for cell in recorded_cells(source) if only is None or cell.name in only]
-    cells = _kept_cells(recorded, source, compressions, patterns)
+    cells = chosen_cells(recorded, source, compressions, patterns)
     sizes = dict(_sizes([(cell.name, cell.checkpoint_sha256) for cell in cells], checkpoints))
     lines = networks_table.lines_of(
         cells, {name: networks_table.NetworkSizes(card.kept, macs) for name, (card, macs) in sizes.items()}
@@ -63,10 +63,20 @@ def networks(
         yield ImpactTable("Costs" if whole else f"{title}: costs", costs, note)
 
 
-def _kept_cells(
+def chosen_cells(
     cells: Sequence[SummaryCell], source: Path, compressions: Collection[float] | None, patterns: str | None
 ) -> list[SummaryCell]:
-    """Returns the cells asked for, and their dense controls."""
+    """Returns the cells asked for, and their dense controls.
+
+    Args:
+        cells: All cells.
+        source: Where they are from, for the message.
+        compressions: Only these; None for all.
+        patterns: Only cells whose name fits one of these comma-separated patterns; None for all.
+
+    Raises:
+        UserError: A pattern fits none.
+    """
     chosen = [cell for cell in cells if compressions is None or cell.compression in compressions]
     if patterns is not None:
         names = set(fitting((cell.name for cell in chosen), patterns, str(source)))
