@@ -18,8 +18,8 @@ class Prior(NamedTuple):
     undecided: float
 
 
-#: Means over the leaderboard's entries of `cifar10-4nets` (1,000 images of each, two cores) with 20 s at most, where it
-#: was asked there; the sparse bounds are the library's but for their time, other complete verifiers are given what
+#: Means over the leaderboard's entries of the two CNNs of `cifar10-4nets` (1,000 images of each, two cores) with 20 s at
+#: most, where it was asked there; the sparse bounds are the library's but for their time, other complete verifiers are given what
 #: NeuralSAT took.
 PRIORS: Mapping[str, Prior] = {
     "ibp": Prior(0.0019, 0.43),
@@ -37,7 +37,7 @@ PRIORS: Mapping[str, Prior] = {
     "abcrown": Prior(21.0, 0.95),
     "marabou": Prior(21.0, 0.95),
 }
-#: Networks of these entries: for these the first guess is good from the start.
+#: These two, of which the first guess is good from the start; networks like `cnn5` take many times as long.
 SHIPPED = frozenset({"cnn-small", "cnn-large"})
 #: A network that is cheaper or dearer than those is believed to be so by these factors at most.
 LEAST, MOST = 0.02, 50.0
