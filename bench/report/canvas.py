@@ -14,10 +14,24 @@ if TYPE_CHECKING:
 
 #: Okabe and Ito's colours: told apart by colour-blind readers, on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
 #: Stands for the page's text colour in inline SVG, so that a figure fits a light and a dark page.
 PAGE_INK = "#010203"
 #: The text colour of files, whose ground is white.
 FILE_INK = "#222222"
+
+
+def look(place: int) -> tuple[str, str]:
+    """Returns colour and marker of a line; no two of the first 36 lines have both in common.
+
+    Args:
+        place: The line's number, from 0.
+
+    >>> look(0), look(6)
+    (('#0072B2', 'o'), ('#0072B2', 's'))
+    """
+    turn, colour = divmod(place, len(COLOURS))
+    return COLOURS[colour], _MARKERS[(colour + turn) % len(_MARKERS)]
 
 
 def style(name: str, ink: str) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunecert.bench.report import certificates_figure as certified
 from prunecert.bench.report import headline
-from prunecert.bench.report.canvas import COLOURS, FILE_INK, PAGE_INK, compression_axis, page_svg, saver, style
+from prunecert.bench.report.canvas import FILE_INK, PAGE_INK, compression_axis, look, page_svg, saver, style
 from prunecert.bench.report.labels import literal
 from prunecert.models import DENSE
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Summary = Mapping[str, Any]
 Cell = Mapping[str, Any]
-_MARKERS = ("o", "s", "^", "D", "v", "P")
 #: Letters of a line of a panel's title, as wide as the narrowest panel.
 _TITLE = 60
 CERTIFIED = "certified-radius"
@@ -78,7 +77,7 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
         return False
     names = sorted({cell["pruner"] for cells in panels.values() for cell in cells})
     names = [name for name in names if name != DENSE] or names
-    looks = {name: (COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
+    looks = {name: look(place) for place, name in enumerate(names)}
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     with matplotlib.rc_context(style(name, ink)):
@@ -112,7 +111,7 @@ def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]
     lines = _lines(cells)
     count = len(lines)
     for number, ((pruner, seed), line) in enumerate(lines.items()):
-        colour, marker = looks.get(pruner, (COLOURS[0], _MARKERS[0]))
+        colour, marker = looks.get(pruner, look(0))
         pale = _pale(lines, pruner, seed)
         # Pruners share their ratios; a small shift keeps their error bars apart.
         x = [float(cell["compression"]) * 1.03 ** (number - (count - 1) / 2) for cell in line]
@@ -157,7 +156,7 @@ def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -
     lines = _lines(cells)
     for (pruner, seed), line in lines.items():
         pale = _pale(lines, pruner, seed)
-        colour, marker = looks.get(pruner, (COLOURS[0], _MARKERS[0]))
+        colour, marker = looks.get(pruner, look(0))
         timed = [cell for cell in line if cell["time"]["median_s"]]
         x = [100 * cell["sparsity"] for cell in timed]
         axes.plot(

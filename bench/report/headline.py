@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prunecert.bench.report.canvas import COLOURS, compression_axis
+from prunecert.bench.report.canvas import compression_axis, look
 from prunecert.bench.report.labels import literal
 from prunecert.bench.report.screen import FEW_IMAGES, control
 from prunecert.bench.results.ratios import unpaired_ratio
@@ -23,7 +23,6 @@ CAPTION = (
     "each compression the pruner that keeps most on these images (the mean of its seeds), with 95 % intervals that "
     "take pruned and dense network for independent"
 )
-_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def draw(axes: Axes, cells: Sequence[Cell], looks: Mapping[str, tuple[str, str]]
             [100 * (point.kept - point.low) for point in points],
             [100 * (point.high - point.kept) for point in points],
         ]
-        colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place % len(_MARKERS)]
+        colour, marker = look(place)
         # Every line begins at its dense network, which keeps all.
         axes.plot([1.0, x[0]], [100.0, kept[0]], color=colour, linewidth=1, linestyle=":")
         axes.errorbar(x, kept, yerr=bars, color=colour, marker=marker, markersize=5, capsize=2, label=literal(name))

@@ -18,9 +18,9 @@ class Prior(NamedTuple):
     undecided: float
 
 
-#: Means over the leaderboard's entries of the two CNNs of `cifar10-4nets` (1,000 images of each, two cores) with 20 s at
-#: most, where it was asked there; the sparse bounds are the library's but for their time, other complete verifiers are given what
-#: NeuralSAT took.
+#: Means over the leaderboard's entries of the two CNNs of `cifar10-4nets` (1,000 images of each, two cores) with 20 s
+#: at most, where it was asked there; the sparse bounds are the library's but for their time, other complete verifiers
+#: are given what NeuralSAT took.
 PRIORS: Mapping[str, Prior] = {
     "ibp": Prior(0.0019, 0.43),
     "crown-ibp": Prior(0.007, 0.31),

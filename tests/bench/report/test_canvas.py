@@ -48,3 +48,9 @@ def test_files_are_written_in_pairs_into_a_folder_that_is_made(tmp_path: Path) -
 def test_the_colours_are_told_apart() -> None:
     assert len(set(canvas.COLOURS)) == len(canvas.COLOURS) >= 6
     assert canvas.PAGE_INK not in canvas.COLOURS
+
+
+def test_no_two_lines_of_a_figure_look_alike() -> None:
+    looks = [canvas.look(place) for place in range(36)]
+    assert len(set(looks)) == 36
+    assert len({colour for colour, _ in looks[:6]}) == 6
