@@ -29,28 +29,15 @@ from pathlib import Path
 from prunecert.bench.impact.drawing import draw
 from prunecert.bench.impact.kept import cells_of_suite, kept_accuracies
 from prunecert.bench.impact.questions import OF_CHECKPOINTS, ImpactQuestion, allowance_of, tell
-from prunecert.bench.retention_options import parser
-from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.bench.retention_options import check, parser
+from prunecert.errors import EXIT_OK, run_main
 from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, hidden
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
     options = parser(__doc__).parse_args(argv)
-    figures = options.figures
-    others = {
-        "--about": options.about,
-        "--suite": options.suite,
-        "--figures": figures,
-        str(options.source): options.source,
-    }
-    if options.proved is not None and (other := next((name for name, value in others.items() if value), "")):
-        raise UserError(f"--proved goes without {other}; name the run's folder after --proved alone, or leave it out.")
-    if figures is not None and (options.source is None or options.about is not None):
-        raise UserError(
-            "--figures goes with a run, its summary.json or the leaderboard's entries (results), and without --about: "
-            "it draws networks that verifiers have judged."
-        )
+    check(options)
     if options.about is not None:
         tell(
             ImpactQuestion(
@@ -78,8 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     only = cells_of_suite(options.suite)
     print(kept_accuracies(options.source, options.compression, options.cells, only), end="")
-    if figures is not None:
-        drawn = draw(options.source, figures, compressions=options.compression, patterns=options.cells, only=only)
+    if options.figures is not None:
+        drawn = draw(
+            options.source, options.figures, compressions=options.compression, patterns=options.cells, only=only
+        )
         print("".join(f"\nwrote {path}" for path in drawn))
     if options.source is None:
         names = (file.stem for file in checkpoint_files(CHECKPOINTS))

@@ -54,3 +54,24 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     about.add_argument("--data-root", type=Path, help="folder of the data, for gradients and --proved")
     parser.add_argument("--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks")
     return parser
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuses options that don't go together.
+
+    Raises:
+        UserError: They don't; the message says which.
+    """
+    others = {
+        "--about": options.about,
+        "--suite": options.suite,
+        "--figures": options.figures,
+        str(options.source): options.source,
+    }
+    if options.proved is not None and (other := next((name for name, value in others.items() if value), "")):
+        raise UserError(f"--proved goes without {other}; name the run's folder after --proved alone, or leave it out.")
+    if options.figures is not None and (options.source is None or options.about is not None):
+        raise UserError(
+            "--figures goes with a run, its summary.json or the leaderboard's entries (results), and without --about: "
+            "it draws networks that verifiers have judged."
+        )

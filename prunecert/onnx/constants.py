@@ -193,7 +193,7 @@ class Evaluator:
         fed = {name: value for name, value in inputs.items() if name not in stored}
         model = self._model(node, fed, stored, outputs)
         narrow = {name: kind for name in outputs if (kind := types[name]) in _NARROW}
-        wide, asked = _read_wide(model, narrow) if narrow else (model, outputs)
+        wide, names = _read_wide(model, narrow) if narrow else (model, outputs)
         try:
             session = _session(wide)
         except Exception as error:
@@ -204,7 +204,7 @@ class Evaluator:
 
         def run(values: Mapping[str, Array]) -> list[Array]:
             try:
-                results = session.run(asked, {**fed, **values})
+                results = session.run(names, {**fed, **values})
             except Exception as error:
                 raise UserError(f"The node {label(node)} can't be evaluated: {reason_of(error)}.") from error
             return [
@@ -294,11 +294,11 @@ def _read_wide(model: onnx.ModelProto, narrow: Mapping[str, int]) -> tuple[onnx.
     """
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
-    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     for value in wide.graph.output:
         if value.name in narrow:
-            name = next(name for count in itertools.count() if (name := f"wide {count}") not in taken)
-            taken.add(name)
+            name = next(name for count in itertools.count() if (name := f"wide {count}") not in names)
+            names.add(name)
             wide.graph.node.append(helper.make_node("Cast", [value.name], [name], to=TensorProto.FLOAT))
             value.name = name
     return wide, [value.name for value in wide.graph.output]

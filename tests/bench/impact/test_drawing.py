@@ -41,11 +41,11 @@ def test_files_are_written(entries: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn_is_refused(entries: Path, tmp_path: Path) -> None:
-    taken = tmp_path / "file"
-    taken.write_text("mine")
+    occupied = tmp_path / "file"
+    occupied.write_text("mine")
     with pytest.raises(UserError, match=r"--figures .*file can't be written to \(File exists\)"):
-        draw(entries, taken)
-    assert taken.read_text() == "mine"
+        draw(entries, occupied)
+    assert occupied.read_text() == "mine"
     with pytest.raises(UserError, match="Did you mean"):
         draw(entries, tmp_path / "figures", patterns="cnn-small_ipb_eps2_hydra_x100_s0")
     assert not (tmp_path / "figures").exists()

@@ -158,10 +158,10 @@ def test_constants_that_16_and_32_bits_make_different_are_refused(
 @pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "INT4"])
 def test_values_of_types_that_numpy_has_not_are_read_and_not_their_bits(kind: str) -> None:
     """onnxruntime gives one of them to NumPy as bytes, of which 57 stands for 1.125, and the others not at all."""
-    evaluator, wanted = Evaluator(21), TensorProto.DataType.Value(kind)
+    evaluator, number = Evaluator(21), TensorProto.DataType.Value(kind)
     numbers = np.array([[1, -3], [6, 2]], np.float32)
-    (narrow,) = evaluator.fold(N("Cast", ["a"], ["y"], to=wanted), {"a": numbers})
-    assert narrow.dtype == helper.tensor_dtype_to_np_dtype(wanted)
+    (narrow,) = evaluator.fold(N("Cast", ["a"], ["y"], to=number), {"a": numbers})
+    assert narrow.dtype == helper.tensor_dtype_to_np_dtype(number)
     (turned,) = evaluator.fold(N("Transpose", ["wide 0"], ["y"], perm=[1, 0]), {"wide 0": narrow})
     (back,) = evaluator.fold(N("Cast", ["a"], ["y"], to=TensorProto.FLOAT), {"a": turned})
     assert back.tolist() == numbers.T.tolist()
