@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.bench.leaderboard.entry import RESULT, Entry
+from prunecert.bench.leaderboard.imagesets import RANKED_IMAGES
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.stats import wilson
 from prunecert.bench.results.summary_cells import ShareRecord, SummaryCell
@@ -72,6 +73,8 @@ class RunProblem:
 def larger_runs(root: Path, entries: Mapping[str, Entry]) -> tuple[dict[str, LargerRun], list[RunProblem]]:
     """Returns the runs over more images, by the entry's name: of several the one over most images.
 
+    An entry on as many images as are ranked stands for itself: on others it would be ranked with nobody.
+
     Args:
         root: A results tree; without a folder ``zoo`` there are none.
         entries: Valid entries by name.
@@ -103,7 +106,8 @@ def larger_runs(root: Path, entries: Mapping[str, Entry]) -> tuple[dict[str, Lar
                     RunProblem(file, f"cells.{cell.name}.{field}", what) for field, what in judge(larger, entries[name])
                 ]
                 problems += faults
-                if not faults and cell.images > max(entries[name]["data"]["images"], _images(runs.get(name))):
+                own = entries[name]["data"]["images"]
+                if not faults and own != RANKED_IMAGES and cell.images > max(own, _images(runs.get(name))):
                     runs[name] = larger
     return runs, problems
 

@@ -60,6 +60,15 @@ def test_a_run_that_fits_its_entry_is_taken(tmp_path: Path, entry: Entry) -> Non
     assert larger_runs(tmp_path / "elsewhere", {entry["name"]: entry}) == ({}, [])
 
 
+def test_an_entry_on_the_images_that_are_ranked_stands_for_itself(
+    tmp_path: Path, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's counts must fit it all the same."""
+    monkeypatch.setattr("prunecert.bench.leaderboard.runs.RANKED_IMAGES", entry["data"]["images"])
+    assert larger_runs(write(tmp_path / "fit", entry), {entry["name"]: entry}) == ({}, [])
+    assert fields(write(tmp_path / "unfit", entry, undecided__total=199), entry) == ["undecided.total"]
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
