@@ -11,6 +11,7 @@ from prunecert.bench.impact.networks import chosen_cells
 from prunecert.bench.leaderboard.recorded import recorded_cells
 from prunecert.bench.report import figures
 from prunecert.errors import UserError
+from prunecert.models.checkpoint_folders import checkpoint_files
 
 
 def draw(
@@ -33,6 +34,11 @@ def draw(
     Raises:
         UserError: Nothing of what is asked for is there, or can't be read, or the folder can't be written to.
     """
+    if source.is_dir() and checkpoint_files(source):
+        raise UserError(
+            f"--figures of {source} is refused: it holds checkpoints, whose cards have no verified accuracy; give a "
+            "run, its summary.json or the leaderboard's entries (results)."
+        )
     recorded = [cell for cell in recorded_cells(source) if only is None or cell.name in only]
     cells = chosen_cells(recorded, source, compressions, patterns)
     # Certificates of smoothing, which a figure of their own shows, are not of these networks.

@@ -10,6 +10,7 @@ from prunecert.bench.impact.drawing import draw
 from prunecert.bench.report import figures
 from prunecert.bench.retention import main
 from prunecert.errors import UserError
+from prunecert.models.checkpoint import ZOO
 
 NAMES = ("kept-accuracy", "verified-accuracy", "time")
 
@@ -51,6 +52,8 @@ def test_what_cannot_be_drawn_is_refused(entries: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
     with pytest.raises(UserError, match="nothing to be drawn"):
         draw(entries, tmp_path / "figures", only=["other"])
+    with pytest.raises(UserError, match="holds checkpoints, whose cards have no verified accuracy"):
+        draw(ZOO, tmp_path / "figures")
     for options in ([], [str(entries), "--about", "networks"]):
         with pytest.raises(UserError, match="--figures goes with a run"):
             main([*options, "--figures", str(tmp_path / "figures")])
